@@ -1,0 +1,19 @@
+"""What all tests share: in CI a test that skips is a failure."""
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid} would be skipped, which CI does not allow: {call.excinfo}"
+        )
+    return report

@@ -1,0 +1,1 @@
+"""Fakes of every handler, for the tests of one's own entrypoints."""
