@@ -1,5 +1,7 @@
 """Everything that a developer runs: `nox` for all that CI runs, `nox -s NAME` for one."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -28,7 +30,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     # Ruff knows only a part of these rules.
-    session.run("flake8-async", "--enable=ASYNC", "trio_entrypoint", "examples")
+    sources = [
+        str(path) for top in ("trio_entrypoint", "examples") for path in Path(top).rglob("*.py")
+    ]
+    session.run("flake8-async", "--enable=ASYNC", *sources)
 
 
 @nox.session

@@ -25,7 +25,7 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, final
 
@@ -72,7 +72,7 @@ class _Hub:
 
     def __init__(self) -> None:
         self.users = 0
-        self._interests: dict[int, dict[_Interest, set[bytes]]] = {}
+        self.interests: dict[int, dict[_Interest, set[bytes]]] = {}
         self._warned = False
         self.inotify: Inotify | None = None
         try:
@@ -94,18 +94,18 @@ class _Hub:
     def add(self, interest: "_Interest", path: bytes, names: set[bytes], mask: int) -> int:
         assert self.inotify is not None
         wd = self.inotify.add_watch(path, mask | _MASK_ADD)
-        self._interests.setdefault(wd, {}).setdefault(interest, set()).update(names)
+        self.interests.setdefault(wd, {}).setdefault(interest, set()).update(names)
         return wd
 
     def keep(self, interest: "_Interest", wanted: set[int]) -> None:
         """Drop the interest in all watches but the wanted ones."""
         for wd in interest.watches - wanted:
-            interests = self._interests.get(wd)
+            interests = self.interests.get(wd)
             if interests is None:
                 continue
             interests.pop(interest, None)
             if not interests:
-                del self._interests[wd]
+                del self.interests[wd]
                 assert self.inotify is not None
                 self.inotify.rm_watch(wd)
         interest.watches = wanted
@@ -115,17 +115,17 @@ class _Hub:
         assert self.inotify is not None
         for wd, mask, name in self.inotify.read():
             if mask & Mask.Q_OVERFLOW:
-                for interests in self._interests.values():
+                for interests in self.interests.values():
                     for interest in interests:
                         interest.stale = True
                 continue
-            interests = self._interests.get(wd, {})
+            interests = self.interests.get(wd, {})
             for interest, names in interests.items():
                 if not name or name in names:
                     interest.stale = True
                     interest.written = interest.written or bool(mask & _WRITTEN)
             if mask & Mask.IGNORED:
-                self._interests.pop(wd, None)
+                self.interests.pop(wd, None)
 
     def close(self) -> None:
         if self.inotify is not None:
@@ -136,7 +136,7 @@ _hub: trio.lowlevel.RunVar[_Hub | None] = trio.lowlevel.RunVar("trio_entrypoint_
 
 
 @contextmanager
-def _shared_hub() -> Iterator[_Hub]:
+def _shared_hub() -> Generator[_Hub]:
     hub = _hub.get()
     if hub is None:
         hub = _Hub()
@@ -175,7 +175,7 @@ class PathWatch:
         self._path = path
         self._hub = hub
         self._descriptor = descriptor
-        self._interest = _Interest()
+        self.interest = _Interest()
         self._polling = descriptor is None
         self.identity = None
         self.error = None
@@ -194,28 +194,28 @@ class PathWatch:
     async def _hint(self) -> None:
         if self._polling or self._descriptor is None:
             await trio.sleep(POLL_INTERVAL)
-            self._interest.stale = True
+            self.interest.stale = True
         else:
             await trio.lowlevel.wait_readable(self._descriptor)
             self._hub.dispatch()
 
     def _look_if_stale(self) -> bool:
         """Look again if there is a reason to; say whether something changed."""
-        if not self._interest.stale:
+        if not self.interest.stale:
             return False
         before = (self.identity, repr(self.error))
-        written = self._interest.written
+        written = self.interest.written
         settled = self._look()
         if not settled:
             return False
-        self._interest.written = False
+        self.interest.written = False
         return (self.identity, repr(self.error)) != before or (
             written and self.identity is not None
         )
 
     def _look(self) -> bool:
         """Read the truth, and keep it unless the file is just being written."""
-        self._interest.stale = False
+        self.interest.stale = False
         wanted: set[int] = set()
         try:
             entry, status = resolve(self._path, lambda entry: self._watch_and_read(entry, wanted))
@@ -226,7 +226,7 @@ class PathWatch:
             self.identity, self.error = None, error
             return True
         finally:
-            self._hub.keep(self._interest, wanted)
+            self._hub.keep(self.interest, wanted)
         if writing:
             return False
         self.identity = None if status is None else Identity.of(status)
@@ -245,7 +245,7 @@ class PathWatch:
         if self._polling:
             return
         try:
-            wanted.add(self._hub.add(self._interest, path, names, mask))
+            wanted.add(self._hub.add(self.interest, path, names, mask))
         except (FileNotFoundError, NotADirectoryError):
             pass  # what was read next says so too, or the directory above has an event waiting
         except OSError as error:
@@ -288,7 +288,7 @@ def is_open_for_writing(path: bytes) -> bool:
 
 
 @asynccontextmanager
-async def open_path_watch(path: "str | bytes | os.PathLike[str]") -> AsyncIterator[PathWatch]:
+async def open_path_watch(path: "str | bytes | os.PathLike[str]") -> AsyncGenerator[PathWatch]:
     """Watch the file that a path leads to, whether or not it exists yet.
 
     Args:
@@ -310,7 +310,7 @@ async def open_path_watch(path: "str | bytes | os.PathLike[str]") -> AsyncIterat
             yield watch
         finally:
             if watch is not None:
-                hub.keep(watch._interest, set())  # noqa: SLF001
+                hub.keep(watch.interest, set())
             if descriptor is not None:
                 trio.lowlevel.notify_closing(descriptor)
                 os.close(descriptor)
