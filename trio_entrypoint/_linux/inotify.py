@@ -29,6 +29,7 @@ class Mask(IntFlag):
     Q_OVERFLOW = 0x4000
     IGNORED = 0x8000
     ONLYDIR = 0x0100_0000
+    MASK_ADD = 0x2000_0000
     ISDIR = 0x4000_0000
 
 

@@ -26,8 +26,11 @@ class Entry(NamedTuple):
         return os.path.join(self.directory, self.name)
 
 
-Look: TypeAlias = Callable[[Entry], os.stat_result | bytes | None]
-"""What an entry is: a symlink's target, the status of anything else, or None: nothing there."""
+Look: TypeAlias = Callable[[Entry, bool], os.stat_result | bytes | None]
+"""What an entry is: a symlink's target, the status of anything else, or None: nothing there.
+
+The second argument says whether the path ends here, unless the entry is a symlink.
+"""
 
 
 def resolve(path: bytes, look: Look) -> tuple[Entry, os.stat_result | None]:
@@ -56,7 +59,7 @@ def resolve(path: bytes, look: Look) -> tuple[Entry, os.stat_result | None]:
             directory = os.path.dirname(directory)
             continue
         entry = Entry(directory, name)
-        match look(entry):
+        match look(entry, not todo):
             case None:
                 return entry, None
             case bytes(target):
@@ -66,14 +69,14 @@ def resolve(path: bytes, look: Look) -> tuple[Entry, os.stat_result | None]:
                 if target.startswith(b"/"):
                     directory = b"/"
                 todo += _components(target)
-            case status if todo:
+            case _ if todo:
                 # A file in the place of a directory fails in `look`, as ENOTDIR.
                 directory = entry.path
             case status:
                 return entry, status
     # The root itself, or a path that ends in `..`.
     entry = Entry(directory, b".")
-    found = look(entry)
+    found = look(entry, True)
     return entry, None if isinstance(found, bytes) else found
 
 

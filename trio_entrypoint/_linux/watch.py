@@ -1,9 +1,9 @@
 """Watching a path: say when the file that it leads to is another one, or was written.
 
-Events are hints, the file system is the truth. A `PathWatch` keeps what it saw (device,
-inode, modification time, size, mode: its *identity*); an inotify event only says 'look
-again'. So overflow, coalescing, replaced symlinks and directories that go and come back
-cannot lose a change.
+Events are hints, the file system is the truth. A watch keeps what it saw (device, inode,
+modification time, size, mode: its *identity*); an inotify event only says 'look again'. So
+overflow, coalescing, replaced symlinks and directories that go and come back cannot lose a
+change.
 
 1. Every directory on the way to the file is watched *before* its entry is read: a change
    after the reading leaves an event, a change before it is in what was read.
@@ -11,42 +11,28 @@ cannot lose a change.
 3. A file that somebody holds open for writing is not looked at: it counts as what it was
    before, until it is closed.
 
-All watches of a Trio run share one inotify instance, because the kernel limits instances
-per user, for all containers of a node together. There is no task that reads it: every
-watch waits on a duplicate of the descriptor, and whoever wakes up first reads for all.
-
 What inotify does not see, so that nothing here does: a file system mounted over a directory
 on the way, and changes that another machine makes on a network file system.
 """
 
-import errno
 import fcntl
-import logging
 import os
 import signal
 import stat
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple, final
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeAlias, final
 
-import attrs
 import trio
 
-from trio_entrypoint._linux.inotify import Inotify, Mask
+from trio_entrypoint._linux.dispatch import Dispatcher, Interest, shared_dispatcher
+from trio_entrypoint._linux.inotify import Mask
 from trio_entrypoint._linux.paths import Entry, resolve
 
-_logger = logging.getLogger(__name__)
+AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
 
-POLL_INTERVAL = 1.0
-"""Seconds between two looks where inotify cannot be used."""
-
-_NAMES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO
-_CONTENTS = Mask.CLOSE_WRITE | Mask.ATTRIB
+_NAMES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
 _WRITTEN = Mask.CLOSE_WRITE | Mask.MOVED_TO
-# Two watches on one directory are one to the kernel: the later must not narrow the earlier.
-_MASK_ADD = 0x2000_0000
-
-_NO_INOTIFY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOSYS, errno.EPERM})
 
 
 class Identity(NamedTuple):
@@ -67,118 +53,22 @@ class Identity(NamedTuple):
 
 
 @final
-class _Hub:
-    """The one inotify instance of a Trio run, and who is interested in which of its watches."""
-
-    def __init__(self) -> None:
-        self.users = 0
-        self.interests: dict[int, dict[_Interest, set[bytes]]] = {}
-        self._warned = False
-        self.inotify: Inotify | None = None
-        try:
-            self.inotify = Inotify()
-        except OSError as error:
-            self.warn(error)
-
-    def warn(self, error: OSError) -> None:
-        """Say, once, that somebody has to poll."""
-        if not self._warned:
-            self._warned = True
-            _logger.warning(
-                "inotify is not available (%s): looking every %g s instead; "
-                "raise fs.inotify.max_user_instances or max_user_watches",
-                error,
-                POLL_INTERVAL,
-            )
-
-    def add(self, interest: "_Interest", path: bytes, names: set[bytes], mask: int) -> int:
-        assert self.inotify is not None
-        wd = self.inotify.add_watch(path, mask | _MASK_ADD)
-        self.interests.setdefault(wd, {}).setdefault(interest, set()).update(names)
-        return wd
-
-    def keep(self, interest: "_Interest", wanted: set[int]) -> None:
-        """Drop the interest in all watches but the wanted ones."""
-        for wd in interest.watches - wanted:
-            interests = self.interests.get(wd)
-            if interests is None:
-                continue
-            interests.pop(interest, None)
-            if not interests:
-                del self.interests[wd]
-                assert self.inotify is not None
-                self.inotify.rm_watch(wd)
-        interest.watches = wanted
-
-    def dispatch(self) -> None:
-        """Read what happened, and mark those whom it concerns."""
-        assert self.inotify is not None
-        for wd, mask, name in self.inotify.read():
-            if mask & Mask.Q_OVERFLOW:
-                for interests in self.interests.values():
-                    for interest in interests:
-                        interest.stale = True
-                continue
-            interests = self.interests.get(wd, {})
-            for interest, names in interests.items():
-                if not name or name in names:
-                    interest.stale = True
-                    interest.written = interest.written or bool(mask & _WRITTEN)
-            if mask & Mask.IGNORED:
-                self.interests.pop(wd, None)
-
-    def close(self) -> None:
-        if self.inotify is not None:
-            self.inotify.close()
-
-
-_hub: trio.lowlevel.RunVar[_Hub | None] = trio.lowlevel.RunVar("trio_entrypoint_inotify", None)
-
-
-@contextmanager
-def _shared_hub() -> Generator[_Hub]:
-    hub = _hub.get()
-    if hub is None:
-        hub = _Hub()
-        _hub.set(hub)
-    hub.users += 1
-    try:
-        yield hub
-    finally:
-        hub.users -= 1
-        if not hub.users:
-            _hub.set(None)
-            hub.close()
-
-
-@final
-@attrs.define(eq=False)
-class _Interest:
-    """What one watch asked the hub for, and whether it was heard."""
-
-    watches: set[int] = attrs.Factory(set[int])
-    stale: bool = False
-    written: bool = False
-
-
-@final
 class PathWatch:
     """The state of the file that a path leads to. `open_path_watch` makes it."""
 
-    identity: Identity | None
+    identity: Identity | None = None
     """The file as it was last seen; None when there was none."""
 
-    error: OSError | None
+    error: OSError | None = None
     """Why it could not be looked at, when it was last tried; None when it could."""
 
-    def __init__(self, path: bytes, hub: _Hub, descriptor: int | None) -> None:
+    def __init__(self, path: bytes, dispatcher: Dispatcher, contents: bool) -> None:
         self._path = path
-        self._hub = hub
-        self._descriptor = descriptor
-        self.interest = _Interest()
-        self._polling = descriptor is None
-        self.identity = None
-        self.error = None
+        self._dispatcher = dispatcher
+        self._contents = contents
+        self._interest = Interest()
+        # Something was written that nobody was told of, because it is still being written.
+        self._written = False
         self._look()
 
     async def changed(self) -> None:
@@ -187,78 +77,107 @@ class PathWatch:
         A file that appears is reported when its writer has closed it. Cancellation loses
         nothing: the next call reports what happened in between.
         """
-        await trio.lowlevel.checkpoint()
-        while not self._look_if_stale():
-            await self._hint()
+        while True:
+            await self._dispatcher.wait(self._interest)
+            if self._look_again():
+                return
 
-    async def _hint(self) -> None:
-        if self._polling or self._descriptor is None:
-            await trio.sleep(POLL_INTERVAL)
-            self.interest.stale = True
-        else:
-            await trio.lowlevel.wait_readable(self._descriptor)
-            self._hub.dispatch()
+    def close(self) -> None:
+        """Give up all watches."""
+        self._dispatcher.retain(self._interest, set())
 
-    def _look_if_stale(self) -> bool:
-        """Look again if there is a reason to; say whether something changed."""
-        if not self.interest.stale:
-            return False
+    def _look_again(self) -> bool:
+        """Look because there is news; say whether something changed."""
         before = (self.identity, repr(self.error))
-        written = self.interest.written
-        settled = self._look()
-        if not settled:
+        news, self._interest.news = self._interest.news, 0
+        if not self._look():
+            # What was written is told when the writer is done.
+            self._written = self._written or bool(news & _WRITTEN)
             return False
-        self.interest.written = False
-        return (self.identity, repr(self.error)) != before or (
-            written and self.identity is not None
-        )
+        written = self._contents and (self._written or bool(news & _WRITTEN))
+        self._written = False
+        after = (self.identity, repr(self.error))
+        return after != before or (written and self.identity is not None)
 
     def _look(self) -> bool:
         """Read the truth, and keep it unless the file is just being written."""
-        self.interest.stale = False
         wanted: set[int] = set()
+        status: os.stat_result | None = None
         try:
-            entry, status = resolve(self._path, lambda entry: self._watch_and_read(entry, wanted))
-            writing = status is not None and self._is_being_written(entry, status, wanted)
+            entry, status = follow(
+                self._dispatcher, self._interest, self._path, wanted, contents=self._contents
+            )
+            if (
+                self._contents
+                and status is not None
+                and is_being_written(self._dispatcher, self._interest, entry.path, status, wanted)
+            ):
+                return False
         except OSError as error:
-            if error.errno in _NO_INOTIFY:
-                raise
             self.identity, self.error = None, error
             return True
         finally:
-            self._hub.keep(self.interest, wanted)
-        if writing:
-            return False
+            self._dispatcher.retain(self._interest, wanted)
         self.identity = None if status is None else Identity.of(status)
         self.error = None
         return True
 
-    def _watch_and_read(self, entry: Entry, wanted: set[int]) -> os.stat_result | bytes | None:
-        self._watch(entry.directory, {entry.name}, _NAMES | _CONTENTS | Mask.ONLYDIR, wanted)
+
+def follow(
+    dispatcher: Dispatcher,
+    interest: Interest,
+    path: bytes,
+    wanted: set[int],
+    *,
+    contents: bool,
+) -> tuple[Entry, os.stat_result | None]:
+    """Resolve an absolute path as `paths.resolve` does, watching each entry before it is read.
+
+    Args:
+        dispatcher: Who watches.
+        interest: Who is told.
+        path: The absolute path.
+        wanted: Gets the numbers of the watches.
+        contents: Whether writing the file at the path's end is news as well.
+
+    Raises:
+        OSError: The path cannot be followed: a loop, a file among the directories, no access.
+    """
+
+    def look(entry: Entry, last: bool) -> os.stat_result | bytes | None:
+        mask = _NAMES | Mask.CLOSE_WRITE if contents and last else _NAMES
+        try:
+            wd = dispatcher.watch(interest, entry.directory, mask, entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # what is read next says so too, or the directory above has an event waiting
+        else:
+            wanted.update(() if wd is None else (wd,))
         try:
             status = os.lstat(entry.path)
             return os.readlink(entry.path) if stat.S_ISLNK(status.st_mode) else status
         except FileNotFoundError:
             return None
 
-    def _watch(self, path: bytes, names: set[bytes], mask: int, wanted: set[int]) -> None:
-        if self._polling:
-            return
-        try:
-            wanted.add(self._hub.add(self.interest, path, names, mask))
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # what was read next says so too, or the directory above has an event waiting
-        except OSError as error:
-            # Out of watches, or a directory that may be searched but not read.
-            self._hub.warn(error)
-            self._polling = True
+    return resolve(path, look)
 
-    def _is_being_written(self, entry: Entry, status: os.stat_result, wanted: set[int]) -> bool:
-        if not stat.S_ISREG(status.st_mode) or not is_open_for_writing(entry.path):
-            return False
+
+def is_being_written(
+    dispatcher: Dispatcher,
+    interest: Interest,
+    path: bytes,
+    status: os.stat_result,
+    wanted: set[int],
+) -> bool:
+    """Whether somebody has a file open for writing; if so, its closing will be news."""
+    if not stat.S_ISREG(status.st_mode) or not is_open_for_writing(path):
+        return False
+    try:
         # Its writer may close it by another name, which the directory's watch does not tell.
-        self._watch(entry.path, set(), Mask.CLOSE_WRITE, wanted)
-        return is_open_for_writing(entry.path)
+        wd = dispatcher.watch(interest, path, Mask.CLOSE_WRITE, None)
+    except FileNotFoundError:
+        return False
+    wanted.update(() if wd is None else (wd,))
+    return is_open_for_writing(path)
 
 
 def is_open_for_writing(path: bytes) -> bool:
@@ -287,12 +206,19 @@ def is_open_for_writing(path: bytes) -> bool:
     return False
 
 
+def absolute(path: AnyPath) -> bytes:
+    """The path from the root, as the working directory of this moment has it; not normalised."""
+    return os.path.join(os.getcwdb(), os.fsencode(path))
+
+
 @asynccontextmanager
-async def open_path_watch(path: "str | bytes | os.PathLike[str]") -> AsyncGenerator[PathWatch]:
+async def open_path_watch(path: AnyPath, *, contents: bool = True) -> AsyncGenerator[PathWatch]:
     """Watch the file that a path leads to, whether or not it exists yet.
 
     Args:
         path: The path; a relative one counts from the working directory of this moment.
+        contents: Whether writing the file counts as a change, and whether a file that is
+            still being written is waited for. Without, it is only its being there that counts.
 
     Example::
 
@@ -301,16 +227,10 @@ async def open_path_watch(path: "str | bytes | os.PathLike[str]") -> AsyncGenera
                 print("is there" if watch.identity else "is not there")
                 await watch.changed()
     """
-    absolute = os.path.join(os.getcwdb(), os.fsencode(path))
-    with _shared_hub() as hub:
-        descriptor = None if hub.inotify is None else os.dup(hub.inotify.fd)
-        watch = None
+    await trio.lowlevel.checkpoint()
+    with shared_dispatcher() as dispatcher:
+        watch = PathWatch(absolute(path), dispatcher, contents)
         try:
-            watch = PathWatch(absolute, hub, descriptor)
             yield watch
         finally:
-            if watch is not None:
-                hub.keep(watch.interest, set())
-            if descriptor is not None:
-                trio.lowlevel.notify_closing(descriptor)
-                os.close(descriptor)
+            watch.close()

@@ -1,0 +1,596 @@
+"""A watch cannot miss a change, whatever way the file got there; and idle is idle."""
+
+import logging
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from trio_entrypoint._linux import dispatch
+from trio_entrypoint._linux.inotify import Inotify
+from trio_entrypoint._linux.tree import open_tree_watch
+from trio_entrypoint._linux.watch import PathWatch, is_open_for_writing, open_path_watch
+
+SOON = 5.0
+"""Seconds after which a report is taken for lost."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "incoming" / "file"
+    path.parent.mkdir()
+    return path
+
+
+def move_into_place(path: Path, contents: str) -> None:
+    staged = path.with_name(path.name + ".staged")
+    staged.write_text(contents)
+    staged.rename(path)
+
+
+def contents_of(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+async def report(watch: PathWatch) -> bool:
+    """Wait for the next change; say whether there is a file now."""
+    with trio.fail_after(SOON):
+        await watch.changed()
+    return watch.identity is not None
+
+
+async def test_a_file_moved_into_place_is_reported(source: Path) -> None:
+    async with open_path_watch(source) as watch:
+        assert watch.identity is None
+        move_into_place(source, "one")
+        assert await report(watch)
+        move_into_place(source, "two")
+        assert await report(watch)
+        source.unlink()
+        assert not await report(watch)
+
+
+async def test_a_file_moved_away_is_gone(source: Path) -> None:
+    """`mv active active.off`: the Go original leaves two active pods here."""
+    source.touch()
+    async with open_path_watch(source) as watch:
+        assert watch.identity is not None
+        source.rename(source.with_name("file.off"))
+        assert not await report(watch)
+
+
+async def test_a_change_between_two_waits_is_not_lost(source: Path) -> None:
+    async with open_path_watch(source) as watch:
+        with trio.move_on_after(0.01):
+            await watch.changed()
+        move_into_place(source, "one")
+        assert await report(watch)
+
+
+async def test_only_the_closing_of_a_slowly_written_file_is_reported(source: Path) -> None:
+    async with open_path_watch(source) as watch:
+        with source.open("w") as file:
+            file.write("half")
+            file.flush()
+            with trio.move_on_after(0.05) as scope:
+                await watch.changed()
+            assert scope.cancelled_caught
+            assert watch.identity is None
+            file.write(" and the rest")
+        assert await report(watch)
+        assert contents_of(source) == "half and the rest"
+
+
+async def test_a_file_closed_under_another_name_is_reported(source: Path) -> None:
+    hidden = source.with_name("hidden")
+    async with open_path_watch(source) as watch:
+        with hidden.open("w") as file:
+            file.write("early")
+            file.flush()
+            hidden.rename(source)
+            source.rename(hidden)
+            os.link(hidden, source)
+            with trio.move_on_after(0.05) as scope:
+                await watch.changed()
+            assert scope.cancelled_caught
+        assert await report(watch)
+
+
+async def test_rewriting_with_the_same_size_in_the_same_instant_is_reported(source: Path) -> None:
+    source.write_text("one")
+    status = source.stat()
+    async with open_path_watch(source) as watch:
+        source.write_text("two")
+        os.utime(source, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert await report(watch)
+
+
+async def test_a_changed_mode_is_reported(source: Path) -> None:
+    source.touch(mode=0o600)
+    async with open_path_watch(source) as watch:
+        source.chmod(0o640)
+        assert await report(watch)
+
+
+async def test_a_neighbour_is_not_reported(source: Path) -> None:
+    async with open_path_watch(source) as watch:
+        move_into_place(source.with_name("neighbour"), "noise")
+        move_into_place(source, "one")
+        assert await report(watch)
+        move_into_place(source.with_name("neighbour"), "noise")
+        with trio.move_on_after(0.05) as scope:
+            await watch.changed()
+        assert scope.cancelled_caught
+
+
+async def test_parents_that_do_not_exist_yet_are_waited_for(tmp_path: Path) -> None:
+    source = tmp_path / "a" / "b" / "c" / "file"
+    async with open_path_watch(source) as watch:
+        assert watch.identity is None
+        source.parent.mkdir(parents=True)
+        move_into_place(source, "one")
+        assert await report(watch)
+
+
+async def test_a_directory_that_is_removed_and_comes_back_is_heard_again(source: Path) -> None:
+    move_into_place(source, "one")
+    async with open_path_watch(source) as watch:
+        for round_ in range(5):
+            source.unlink()
+            source.parent.rmdir()
+            assert not await report(watch)
+            source.parent.mkdir()
+            move_into_place(source, f"again {round_}")
+            assert await report(watch)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3], ids=["parent", "grandparent", "great-grandparent"])
+async def test_a_renamed_ancestor_takes_the_file_with_it(tmp_path: Path, level: int) -> None:
+    source = tmp_path / "x" / "y" / "z" / "file"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    ancestor = source.parents[level - 1]
+    async with open_path_watch(source) as watch:
+        ancestor.rename(tmp_path / "elsewhere")
+        assert not await report(watch)
+        (tmp_path / "elsewhere").rename(ancestor)
+        assert await report(watch)
+
+
+async def test_an_ancestor_that_is_replaced_by_another_is_followed(tmp_path: Path) -> None:
+    for name in ("now", "next"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "file").write_text(name)
+    async with open_path_watch(tmp_path / "now" / "sub" / "file") as watch:
+        (tmp_path / "now").rename(tmp_path / "old")
+        (tmp_path / "next").rename(tmp_path / "now")
+        assert await report(watch)
+        assert contents_of(tmp_path / "now" / "sub" / "file") == "next"
+        # And what is watched from now on is the new one.
+        move_into_place(tmp_path / "now" / "sub" / "file", "newer")
+        assert await report(watch)
+
+
+class ConfigMap:
+    """A volume as the kubelet writes it, step by step (pkg/volume/util/atomic_writer.go)."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._number = 0
+        self._current: Path | None = None
+
+    def write(self, **files: str) -> None:
+        self._number += 1
+        payload = self.directory / f"..2026_11_24_{self._number}"
+        payload.mkdir()
+        for name, contents in files.items():
+            (payload / name).write_text(contents)
+        link = self.directory / "..data_tmp"
+        link.symlink_to(payload.name)
+        link.rename(self.directory / "..data")
+        for name in files:
+            if not (self.directory / name).is_symlink():
+                (self.directory / name).symlink_to(f"..data/{name}")
+        if self._current is not None:
+            for path in self._current.iterdir():
+                path.unlink()
+            self._current.rmdir()
+        self._current = payload
+
+
+@pytest.fixture
+def configmap(tmp_path: Path) -> ConfigMap:
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    return ConfigMap(directory)
+
+
+async def test_a_configmap_swap_is_reported_though_the_name_never_changes(
+    configmap: ConfigMap,
+) -> None:
+    configmap.write(key="one")
+    async with open_path_watch(configmap.directory / "key") as watch:
+        for contents in ("two", "three", "four"):
+            configmap.write(key=contents)
+            assert await report(watch)
+            assert contents_of(configmap.directory / "key") == contents
+
+
+async def test_every_symlink_on_the_way_is_followed(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "hop").symlink_to(tmp_path / "first")
+    (tmp_path / "far").symlink_to("hop/../hop")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    async with open_path_watch(tmp_path / "link") as watch:
+        (tmp_path / "new").symlink_to("second")
+        (tmp_path / "new").rename(tmp_path / "hop")
+        assert await report(watch)
+        move_into_place(tmp_path / "second" / "file", "newer")
+        assert await report(watch)
+
+
+async def test_a_symlink_that_leads_nowhere_is_no_file_until_it_leads_somewhere(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "link").symlink_to("missing/file")
+    async with open_path_watch(tmp_path / "link") as watch:
+        assert watch.identity is None
+        (tmp_path / "missing").mkdir()
+        (tmp_path / "missing" / "file").touch()
+        assert await report(watch)
+
+
+async def test_a_loop_of_symlinks_is_an_error_that_may_mend_itself(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    async with open_path_watch(tmp_path / "a" / "file") as watch:
+        assert watch.error is not None
+        assert "a/file" in str(watch.error)
+        (tmp_path / "b").unlink()
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "file").touch()
+        assert await report(watch)
+        assert watch.error is None
+
+
+async def test_a_file_in_the_place_of_a_directory_is_an_error_that_may_mend_itself(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").touch()
+    async with open_path_watch(tmp_path / "a" / "file") as watch:
+        assert isinstance(watch.error, NotADirectoryError)
+        (tmp_path / "a").unlink()
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "file").touch()
+        with trio.fail_after(SOON):
+            while watch.identity is None:
+                await watch.changed()
+        assert watch.error is None
+
+
+@pytest.mark.parametrize("written", ["./incoming/file", "incoming//file", "incoming/./x/../file"])
+async def test_a_path_may_be_written_in_any_way(
+    source: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    (source.parent / "x").mkdir()
+    monkeypatch.chdir(source.parents[1])
+    async with open_path_watch(written) as watch:
+        monkeypatch.chdir("/")
+        move_into_place(source, "one")
+        assert await report(watch)
+
+
+async def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9/\xff \n"
+    async with open_path_watch(path) as watch:
+        os.mkdir(os.path.dirname(path))
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        assert await report(watch)
+
+
+async def test_an_overflow_of_the_queue_loses_nothing(source: Path) -> None:
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    a, b = source.with_name("a"), source.with_name("b")
+    a.touch()
+    async with (
+        open_path_watch(source) as watch,
+        open_path_watch(source.with_name("other")) as other,
+    ):
+        for _ in range(limit // 4 + 10):  # each way there and back leaves four events
+            a.rename(b)
+            b.rename(a)
+        move_into_place(source, "one")  # its own event does not fit any more
+        move_into_place(source.with_name("other"), "two")
+        assert await report(watch)
+        assert await report(other)
+
+
+async def test_thousands_of_renames_end_in_the_newest_state(source: Path) -> None:
+    """A writer that is faster than we are: whatever is skipped, the last one is seen."""
+    last = 3000
+
+    def write() -> None:
+        for number in range(last + 1):
+            move_into_place(source, str(number))
+
+    async with open_path_watch(source) as watch, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, write)
+        seen = None
+        with trio.fail_after(60):
+            while seen != str(last):
+                await watch.changed()
+                seen = contents_of(source)
+
+
+async def test_any_number_of_watches_share_one_instance(source: Path) -> None:
+    def instances() -> int:
+        links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        return sum(
+            os.readlink(link) == "anon_inode:inotify" for link in links if os.path.islink(link)
+        )
+
+    before = instances()
+    async with (
+        open_path_watch(source),
+        open_path_watch(source),
+        open_path_watch(source.parent / "other"),
+    ):
+        assert instances() == before + 1
+    assert instances() == before
+
+
+async def test_a_watch_does_not_narrow_another_on_the_same_directory(source: Path) -> None:
+    source.touch()
+    async with open_path_watch(source) as watch, open_path_watch(source, contents=False):
+        source.write_text("one")
+        assert await report(watch)
+
+
+async def test_whether_a_file_is_there_does_not_depend_on_who_writes_it(source: Path) -> None:
+    """Somebody may hold an activation file open: it is there all the same."""
+    async with open_path_watch(source, contents=False) as watch:
+        with source.open("w"):
+            assert await report(watch)
+
+
+async def test_whoever_leaves_hands_the_reading_on(source: Path) -> None:
+    """The one that reads for all is cancelled, again and again: nobody goes deaf."""
+    async with open_path_watch(source) as watch:
+        for number in range(20):
+            heard = trio.Event()
+
+            async def listen(heard: trio.Event = heard) -> None:
+                await watch.changed()
+                heard.set()
+
+            async with (
+                open_path_watch(source.with_name("other")) as other,
+                trio.open_nursery() as nursery,
+            ):
+                scope = trio.CancelScope()
+
+                async def read(scope: trio.CancelScope = scope, other: PathWatch = other) -> None:
+                    with scope:
+                        await other.changed()
+
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(listen)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                move_into_place(source, str(number))
+                with trio.fail_after(SOON):
+                    await heard.wait()
+
+
+async def test_a_reader_chosen_in_the_moment_of_its_cancellation_hands_on(source: Path) -> None:
+    async with (
+        open_path_watch(source) as watch,
+        open_path_watch(source.with_name("b")) as second,
+        open_path_watch(source.with_name("a")) as first,
+        trio.open_nursery() as nursery,
+    ):
+        scopes = [trio.CancelScope(), trio.CancelScope()]
+        heard = trio.Event()
+
+        async def listen() -> None:
+            await watch.changed()
+            heard.set()
+
+        async def wait(other: PathWatch, scope: trio.CancelScope) -> None:
+            with scope:
+                await other.changed()
+
+        nursery.start_soon(wait, first, scopes[0])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(listen)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait, second, scopes[1])
+        await trio.testing.wait_all_tasks_blocked()
+        for scope in scopes:
+            scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        move_into_place(source, "one")
+        with trio.fail_after(SOON):
+            await heard.wait()
+
+
+@pytest.fixture
+def no_inotify() -> Iterator[None]:
+    """A user whose inotify instances are used up, as on a crowded node."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(closing(Inotify()))
+            except OSError:
+                break
+        yield
+
+
+@pytest.mark.usefixtures("no_inotify")
+async def test_without_inotify_it_polls_with_one_warning_and_the_same_answers(
+    source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "POLL_INTERVAL", 0.01)
+    with caplog.at_level(logging.WARNING):
+        async with open_path_watch(source) as watch, open_tree_watch(source.parent) as tree:
+            move_into_place(source, "one")
+            assert await report(watch)
+            with trio.fail_after(SOON):
+                await tree.changed()
+            source.unlink()
+            assert not await report(watch)
+    assert len(caplog.records) == 1
+    assert "max_user_instances" in caplog.text
+
+
+async def test_idle_is_idle_and_events_that_concern_nobody_wake_once_for_a_batch(
+    source: Path,
+) -> None:
+    source.touch()
+    async with open_path_watch(source) as watch, trio.open_nursery() as nursery:
+        nursery.start_soon(watch.changed)
+        await trio.testing.wait_all_tasks_blocked()
+
+        class Waking(trio.abc.Instrument):
+            count = 0
+
+            def after_io_wait(self, timeout: float) -> None:
+                self.count += 1
+
+        waking = Waking()
+        trio.lowlevel.add_instrument(waking)
+        before = resource.getrusage(resource.RUSAGE_THREAD)
+        with trio.move_on_after(1):
+            await trio.sleep_forever()
+        after = resource.getrusage(resource.RUSAGE_THREAD)
+        assert waking.count == 1, "only this test's own deadline"
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.01
+        waking.count = 0
+        for number in range(100):
+            source.with_name(f"noise {number}").touch()
+        with trio.move_on_after(0.2):
+            await trio.sleep_forever()
+        trio.lowlevel.remove_instrument(waking)
+        assert waking.count <= 2
+        nursery.cancel_scope.cancel()
+
+
+def test_a_file_that_another_process_writes_is_known_as_such(source: Path) -> None:
+    source.touch()
+    assert not is_open_for_writing(os.fsencode(source))
+    program = f"file = open({str(source)!r}, 'a'); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        assert is_open_for_writing(os.fsencode(source))
+        writer.communicate(b"\n")
+    assert not is_open_for_writing(os.fsencode(source))
+
+
+# --- whole trees --------------------------------------------------------------------------
+
+
+async def test_a_change_anywhere_in_a_tree_is_reported(tmp_path: Path) -> None:
+    top = tmp_path / "tree"
+    async with open_tree_watch(top) as watch:
+        assert watch.identity is None
+        for step in (
+            lambda: top.mkdir(),
+            lambda: (top / "a" / "b").mkdir(parents=True),
+            lambda: move_into_place(top / "a" / "b" / "file", "one"),
+            lambda: (top / "a" / "b" / "file").chmod(0o600),
+            lambda: (top / "a" / "b" / "file").write_text("two"),
+            lambda: (top / "a").rename(top / "c"),
+            lambda: (top / "c" / "b" / "file").unlink(),
+            lambda: (top / "c" / "b").rmdir(),
+            lambda: top.rename(tmp_path / "gone"),
+            lambda: (tmp_path / "gone").rename(top),
+        ):
+            step()
+            with trio.fail_after(SOON):
+                await watch.changed()
+        assert watch.identity is not None
+        assert set(watch.identity) == {b"", b"c"}
+
+
+async def test_a_mounted_configmap_tells_its_swap_as_a_tree(configmap: ConfigMap) -> None:
+    configmap.write(key="one", other="1")
+    async with open_tree_watch(configmap.directory) as watch:
+        for contents in ("two", "three"):
+            configmap.write(key=contents, other="1")
+            with trio.fail_after(SOON):
+                await watch.changed()
+
+
+async def test_a_git_sync_checkout_tells_its_swap_as_a_tree(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "worktrees" / name).mkdir(parents=True)
+        (tmp_path / "worktrees" / name / "file").write_text(name)
+    (tmp_path / "current").symlink_to("worktrees/one")
+    async with open_tree_watch(tmp_path / "current") as watch:
+        (tmp_path / "next").symlink_to("worktrees/two")
+        (tmp_path / "next").rename(tmp_path / "current")
+        with trio.fail_after(SOON):
+            await watch.changed()
+        (tmp_path / "worktrees" / "two" / "file").write_text("newer")
+        with trio.fail_after(SOON):
+            await watch.changed()
+
+
+@pytest.mark.parametrize("name", ["slow", "sub/slow"])
+async def test_a_file_in_a_tree_is_reported_when_its_writer_closes_it(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    async with open_tree_watch(tmp_path) as watch:
+        with (tmp_path / name).open("w") as file:
+            file.write("half")
+            file.flush()
+            with trio.move_on_after(0.05) as scope:
+                await watch.changed()
+            assert scope.cancelled_caught
+        with trio.fail_after(SOON):
+            await watch.changed()
+
+
+async def test_what_a_link_in_a_tree_leads_to_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    outside = tmp_path / "outside"
+    outside.write_text("one")
+    (tmp_path / "tree" / "link").symlink_to(outside)
+    async with open_tree_watch(tmp_path / "tree") as watch:
+        move_into_place(outside, "two")
+        with trio.fail_after(SOON):
+            await watch.changed()
+
+
+async def test_a_cancelled_look_at_a_tree_loses_nothing(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}").mkdir()
+    async with open_tree_watch(tmp_path) as watch:
+        for number in range(20):
+            move_into_place(tmp_path / f"{number}" / "file", "one")
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(watch.changed)
+                    for _ in range(number):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            if watch.identity is None or f"{number}/file".encode() not in watch.identity:
+                with trio.fail_after(SOON):
+                    await watch.changed()

@@ -1,0 +1,194 @@
+"""One inotify instance for a whole Trio run, shared by all who watch something.
+
+The kernel limits instances per user, for all containers of a node together, so an entrypoint
+has one. No task of its own reads it: of those who wait, one reads for all, wakes those whom
+the events concern, and hands the reading on when it leaves.
+
+Where inotify cannot be had (no instance, no watch left, a directory that may be searched but
+not read), those whom it concerns look every `POLL_INTERVAL` instead, after one warning.
+"""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import final
+
+import attrs
+import trio
+
+from trio_entrypoint._linux.inotify import Inotify, Mask
+
+_logger = logging.getLogger(__name__)
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks where inotify cannot be used."""
+
+
+@final
+@attrs.define(eq=False)
+class Interest:
+    """What one watcher asked for, and what it has not looked at yet."""
+
+    names: dict[int, set[bytes] | None] = attrs.Factory(dict[int, "set[bytes] | None"])
+    """For each watch the entries that matter; None when all of them do."""
+
+    news: int = 0
+    """What happened since this was last cleared, all masks together; 0 for nothing."""
+
+    polling: bool = False
+    """Whether something cannot be watched, so that only looking again and again tells."""
+
+
+@final
+class Dispatcher:
+    """The inotify instance of a Trio run, and who is interested in which of its watches."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._interested: dict[int, set[Interest]] = {}
+        self._waiting: dict[Interest, trio.Event] = {}
+        self._reading = False
+        self._warned = False
+        self._inotify: Inotify | None = None
+        try:
+            self._inotify = Inotify()
+        except OSError as error:
+            self._warn(error)
+
+    def watch(self, interest: Interest, path: bytes, mask: Mask, name: bytes | None) -> int | None:
+        """Report events about one entry (None for every one) of a directory, or about a file.
+
+        Returns:
+            The watch's number; None where `interest` has to poll, because it cannot be had.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: There is no such directory.
+        """
+        if self._inotify is None:
+            interest.polling = True
+            return None
+        try:
+            # Two watches on one directory are one to the kernel: the later must not narrow
+            # what the earlier asked for.
+            wd = self._inotify.add_watch(path, mask | Mask.MASK_ADD)
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            self._warn(error)
+            interest.polling = True
+            return None
+        self._interested.setdefault(wd, set()).add(interest)
+        names = interest.names.setdefault(wd, set())
+        if name is None:
+            interest.names[wd] = None
+        elif names is not None:
+            names.add(name)
+        return wd
+
+    def retain(self, interest: Interest, wanted: set[int]) -> None:
+        """Give up all watches of an interest but the wanted ones."""
+        for wd in interest.names.keys() - wanted:
+            del interest.names[wd]
+            interested = self._interested.get(wd)
+            if interested is None:
+                continue
+            interested.discard(interest)
+            if not interested:
+                del self._interested[wd]
+                assert self._inotify is not None
+                self._inotify.rm_watch(wd)
+
+    async def wait(self, interest: Interest) -> None:
+        """Wait until there is news for `interest`. Cancellation loses none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not interest.news:
+            if interest.polling or self._inotify is None:
+                await trio.sleep(POLL_INTERVAL)
+                interest.news = Mask.Q_OVERFLOW
+            elif self._reading:
+                await self._wait_for_the_reader(interest)
+            else:
+                self._reading = True
+                try:
+                    while not interest.news:
+                        await trio.lowlevel.wait_readable(self._inotify.fd)
+                        self._read(self._inotify)
+                finally:
+                    self._reading = False
+                    self._hand_on()
+
+    async def _wait_for_the_reader(self, interest: Interest) -> None:
+        event = self._waiting[interest] = trio.Event()
+        try:
+            await event.wait()
+        except trio.Cancelled:
+            # It may have been chosen as the next reader in the moment of its cancellation.
+            if event.is_set() and not self._reading:
+                self._hand_on()
+            raise
+        finally:
+            self._waiting.pop(interest, None)
+
+    def _hand_on(self) -> None:
+        """Wake one of those who wait: it becomes the reader."""
+        if self._waiting:
+            self._waiting.popitem()[1].set()
+
+    def _read(self, inotify: Inotify) -> None:
+        """Read what happened, and wake those whom it concerns."""
+        for wd, mask, name in inotify.read():
+            if mask & Mask.Q_OVERFLOW:
+                for interested in self._interested.values():
+                    for interest in interested:
+                        self._tell(interest, mask)
+                continue
+            for interest in self._interested.get(wd, ()):
+                names = interest.names[wd]
+                if names is None or not name or name in names:
+                    self._tell(interest, mask)
+            if mask & Mask.IGNORED:
+                for interest in self._interested.pop(wd, ()):
+                    interest.names.pop(wd, None)
+
+    def _tell(self, interest: Interest, mask: int) -> None:
+        interest.news |= mask
+        event = self._waiting.pop(interest, None)
+        if event is not None:
+            event.set()
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning(
+                "inotify cannot be used (%s): looking every %g s instead; raise fs.inotify."
+                "max_user_instances or max_user_watches, or allow reading the directory",
+                error,
+                POLL_INTERVAL,
+            )
+
+    def close(self) -> None:
+        """Close the instance; nobody may be waiting."""
+        if self._inotify is not None:
+            self._inotify.close()
+
+
+_dispatcher: trio.lowlevel.RunVar[Dispatcher | None] = trio.lowlevel.RunVar(
+    "trio_entrypoint_dispatcher", None
+)
+
+
+@contextmanager
+def shared_dispatcher() -> Generator[Dispatcher]:
+    """Share the Trio run's instance; the last one to leave closes it."""
+    dispatcher = _dispatcher.get()
+    if dispatcher is None:
+        dispatcher = Dispatcher()
+        _dispatcher.set(dispatcher)
+    dispatcher.users += 1
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.users -= 1
+        if not dispatcher.users:
+            _dispatcher.set(None)
+            dispatcher.close()
