@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_entrypoint.activation.file import FileActivation, open_file_activation
     from trio_entrypoint.handlers import (
         FENCING_TOKEN_VARIABLE,
         GENERATION_VARIABLE,
@@ -44,6 +45,7 @@ __all__ = [
     "ConfigurationFailed",
     "ConfigurationHandler",
     "ExitStatus",
+    "FileActivation",
     "Generation",
     "Modification",
     "OpenProcess",
@@ -55,10 +57,11 @@ __all__ = [
     "RevertibleConfigurationHandler",
     "StagedUpdate",
     "UpdateResult",
+    "open_file_activation",
 ]
 
 # Where the names live, in the order in which they are looked for.
-_MODULES = ("handlers",)
+_MODULES = ("handlers", "activation.file")
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,47 @@
+"""A handler's background tasks: they live as long as its block, and do not colour its errors.
+
+A nursery wraps whatever is raised in it in a group, the block's own exception included. Users
+of a handler write `except ValueError` around it, and mean the `ValueError` of their block.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_background(*tasks: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
+    """Run tasks exactly as long as the block; they are cancelled when it is left.
+
+    Raises:
+        BaseException: What the block raised, or what one of the tasks raised (the block is
+            cancelled then), as it is; a group only where several failed.
+    """
+    try:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+            yield
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        cause = only_cause(group)
+        if cause is None:
+            raise
+        raise cause from cause.__cause__
+
+
+def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one exception that a nursery's group is about; None when there are several.
+
+    A cancellation is none beside a failure, and one cancellation is as good as many. Groups
+    within the group are left as they are: they are what somebody raised.
+    """
+    cancelled, failed = group.split(trio.Cancelled)
+    match (cancelled, failed):
+        case (_, BaseExceptionGroup(exceptions=[cause])):
+            return cause
+        case (BaseExceptionGroup(exceptions=[cause, *_]), None):
+            return cause
+        case _:
+            return None
