@@ -63,16 +63,16 @@ __all__ = [
 # Where the names live, in the order in which they are looked for.
 _MODULES = ("handlers", "activation.file")
 
+if not TYPE_CHECKING:  # to a type checker every name would be an `object`
 
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        for module in _MODULES:
-            namespace = vars(import_module(f"{__name__}.{module}"))
-            if name in namespace:
-                globals()[name] = namespace[name]
-                return namespace[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            for module in _MODULES:
+                namespace = vars(import_module(f"{__name__}.{module}"))
+                if name in namespace:
+                    globals()[name] = namespace[name]
+                    return namespace[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__() -> list[str]:
+        return __all__
