@@ -60,19 +60,19 @@ __all__ = [
     "open_file_activation",
 ]
 
-# Where the names live, in the order in which they are looked for.
-_MODULES = ("handlers", "activation.file")
+# The module of each name that is not in `handlers`.
+_HOME = {
+    "FileActivation": "activation.file",
+    "open_file_activation": "activation.file",
+}
 
 if not TYPE_CHECKING:  # to a type checker every name would be an `object`
 
     def __getattr__(name: str) -> object:
-        if name in __all__:
-            for module in _MODULES:
-                namespace = vars(import_module(f"{__name__}.{module}"))
-                if name in namespace:
-                    globals()[name] = namespace[name]
-                    return namespace[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_HOME.get(name, 'handlers')}")
+        return globals().setdefault(name, getattr(module, name))
 
     def __dir__() -> list[str]:
         return __all__
