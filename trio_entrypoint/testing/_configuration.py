@@ -1,0 +1,232 @@
+"""A configuration whose source, validator and disk are the test's."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import attrs
+import trio
+
+from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint.handlers import (
+    GENERATION_VARIABLE,
+    ConfigurationChanged,
+    ConfigurationDeleted,
+    ConfigurationEvent,
+    ConfigurationFailed,
+    Generation,
+    Modification,
+    UpdateResult,
+)
+
+__all__ = ["FakeConfiguration", "FakeSource"]
+
+
+@final
+@attrs.frozen(kw_only=True)
+class FakeSource:
+    """What a source holds: a name for its contents, and how an update of it goes."""
+
+    contents: str
+    """What the digest is made from: equal contents are the same configuration."""
+
+    changed: Mapping[str, Modification] = attrs.field(factory=dict[str, Modification], hash=False)
+    """What the update says has changed."""
+
+    error: Exception | None = None
+    """Why the update is refused; None when it is valid."""
+
+    takes: float = 0.0
+    """Seconds that staging takes."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the contents."""
+        return hashlib.sha256(self.contents.encode()).hexdigest()
+
+
+@final
+class FakeConfiguration:
+    """A `RevertibleConfigurationHandler` whose source the test changes.
+
+    Example::
+
+        configuration = FakeConfiguration()  # no source yet: the first one is waited for
+        configuration.change("one")
+        configuration.change("two", error=ValueError("line 3"))
+        configuration.delete()
+        configuration.generation  # the one in place
+    """
+
+    def __init__(self, contents: str | None = None, *, applied: bool = False) -> None:
+        self.source: FakeSource | None = None
+        """What the source holds now."""
+        self.history: list[Generation] = []
+        """Every generation that was put in place, rollbacks too, in order."""
+        self.generation: Generation | None = None
+        """The one in place."""
+        self.confirmed: Generation | None = None
+        """The newest one that is trusted: what a rollback, and the next start, goes to."""
+        self.refused: dict[str, str] = {}
+        """Digests that were rolled back from, and why."""
+        self.pinned: list[Generation] = []
+        """What is pinned now, by the processes that run on it."""
+        self._channel = NewestChannel[ConfigurationEvent]()
+        self._send_result, self._results = trio.open_memory_channel[UpdateResult](float("inf"))
+        self._observed = False
+        self._busy = trio.Lock()
+        if contents is None:
+            self._channel.send(ConfigurationDeleted())
+        elif applied:
+            self.source = FakeSource(contents=contents)
+            self._put_in_place(self.source, trial=False)
+        else:
+            self.change(contents)
+
+    # --- the test's side
+
+    def change(
+        self,
+        contents: str,
+        *,
+        changed: Mapping[str, Modification] | None = None,
+        error: Exception | None = None,
+        takes: float = 0.0,
+    ) -> None:
+        """Replace the source: see `FakeSource`."""
+        self.source = FakeSource(
+            contents=contents, changed=changed or {}, error=error, takes=takes
+        )
+        self._channel.send(ConfigurationChanged())
+
+    def delete(self) -> None:
+        """Remove the source."""
+        self.source = None
+        self._channel.send(ConfigurationDeleted())
+
+    def fail(self, error: Exception) -> None:
+        """Make the source unreadable for now."""
+        self._channel.send(ConfigurationFailed(error))
+
+    def close(self) -> None:
+        """End the channels, as leaving a handler's block does."""
+        self._channel.__exit__(None, None, None)
+        self._send_result.close()
+
+    # --- the handler's side
+
+    @property
+    def events(self) -> "trio.MemoryReceiveChannel[ConfigurationEvent]":
+        """As in `ConfigurationHandler`."""
+        return self._channel.events
+
+    @property
+    def results(self) -> "trio.MemoryReceiveChannel[UpdateResult]":
+        """As in `ConfigurationHandler`."""
+        self._observed = True
+        return self._results
+
+    @property
+    def applied(self) -> bool:
+        """As in `ConfigurationHandler`."""
+        return self.generation is not None
+
+    @asynccontextmanager
+    async def stage(self) -> "AsyncGenerator[FakeStaged]":
+        """As in `ConfigurationHandler`."""
+        async with self._busy:
+            source = self.source
+            await trio.sleep(source.takes if source else 0)
+            error = self._error(source)
+            yield FakeStaged(source, error, partial(self._commit, source, error))
+
+    async def update(self) -> UpdateResult:
+        """As in `ConfigurationHandler`."""
+        async with self.stage() as staged:
+            return await staged.commit()
+
+    @contextmanager
+    def pin(self) -> Generator[Mapping[str, str]]:
+        """As in `ConfigurationHandler`."""
+        if self.generation is None:
+            raise RuntimeError("nothing was applied yet")
+        generation = self.generation
+        self.pinned.append(generation)
+        try:
+            yield {GENERATION_VARIABLE: str(generation.path)}
+        finally:
+            self.pinned.remove(generation)
+
+    async def confirm(self) -> None:
+        """As in `RevertibleConfigurationHandler`."""
+        await trio.lowlevel.checkpoint()
+        self.confirmed = self.generation
+
+    async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
+        """As in `RevertibleConfigurationHandler`."""
+        async with self._busy:
+            if self.generation is None or self.confirmed in (None, self.generation):
+                return self._publish(
+                    UpdateResult(error=LookupError("no earlier generation is trusted"))
+                )
+            self.refused[self.generation.digest] = reason
+            assert self.confirmed is not None
+            self.generation = self.confirmed
+            self.history.append(self.generation)
+            return self._publish(UpdateResult(generation=self.generation))
+
+    def _error(self, source: FakeSource | None) -> Exception | None:
+        if source is None:
+            return FileNotFoundError("the source does not exist")
+        if source.digest in self.refused:
+            return ValueError(self.refused[source.digest])
+        return source.error
+
+    def _commit(
+        self, source: FakeSource | None, error: Exception | None, trial: bool
+    ) -> UpdateResult:
+        if source is None or error is not None:
+            return self._publish(UpdateResult(error=error, generation=self.generation))
+        generation = self._put_in_place(source, trial=trial)
+        return self._publish(UpdateResult(changed=source.changed, generation=generation))
+
+    def _put_in_place(self, source: FakeSource, *, trial: bool) -> Generation:
+        number = 1 + max((generation.number for generation in self.history), default=0)
+        generation = Generation(number, source.digest, Path(f"/generations/{number}"))
+        self.generation = generation
+        self.history.append(generation)
+        if not trial:
+            self.confirmed = generation
+        return generation
+
+    def _publish(self, result: UpdateResult) -> UpdateResult:
+        if self._observed:
+            self._send_result.send_nowait(result)
+        return result
+
+
+@final
+class FakeStaged:
+    """A `StagedUpdate` of a `FakeConfiguration`."""
+
+    def __init__(
+        self,
+        source: FakeSource | None,
+        error: Exception | None,
+        commit: Callable[[bool], UpdateResult],
+    ) -> None:
+        self.error = error
+        """As in `StagedUpdate`."""
+        self.changed: Mapping[str, Modification] = {}
+        """As in `StagedUpdate`."""
+        if source is not None and error is None:
+            self.changed = source.changed
+        self._commit = commit
+
+    async def commit(self, *, trial: bool = False) -> UpdateResult:
+        """As in `StagedUpdate`."""
+        await trio.lowlevel.checkpoint()
+        return self._commit(trial)
