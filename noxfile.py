@@ -1,5 +1,6 @@
 """Everything that a developer runs: `nox` for all that CI runs, `nox -s NAME` for one."""
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -43,3 +44,20 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_entrypoint")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure beside the peers; arguments: `--quick`, figures (see benchmarks/README.md)."""
+    programs = {"tini": "tini", "dumb-init": "dumb-init", "s6-svscan": "s6", "runsvdir": "runit"}
+    missing = [package for program, package in programs.items() if shutil.which(program) is None]
+    if missing:
+        session.run("apt-get", "install", "-qq", "-y", *missing, external=True)
+    # As users install it: an editable installation would add to the start-up time.
+    session.install("-q", ".")
+    peers = Path(session.virtualenv.location).with_name("bench-peers")
+    if not peers.exists():
+        session.run("python", "-m", "venv", str(peers))
+    packages = nox.project.dependency_groups(PROJECT, "peers")
+    session.run(str(peers / "bin" / "pip"), "install", "-q", *packages, external=True)
+    session.run("python", "-m", "benchmarks", "--peers", str(peers / "bin"), *session.posargs)

@@ -1,0 +1,10 @@
+"""All contenders, in the order of the report."""
+
+from benchmarks.contenders import Contender, inits, ours, python, scan_directories
+
+FIELD: tuple[Contender, ...] = (
+    *ours.CONTENDERS,
+    *inits.CONTENDERS,
+    *scan_directories.CONTENDERS,
+    *python.CONTENDERS,
+)

@@ -1,0 +1,106 @@
+"""Idle: wake-ups and CPU time when nothing happens, and when nothing of concern happens."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.archives import write_archive
+from benchmarks.contenders import Contender
+from benchmarks.processes import Activity, activity
+from benchmarks.results import Figure, Limit, Series
+from benchmarks.stage import Performance, Stage, open_performance
+
+SECONDS = 10
+EVENTS = 100
+WAKEUPS, CPU = "wake-ups", "CPU, ms"
+
+
+def _nothing(_directory: Path) -> None:
+    time.sleep(SECONDS)
+
+
+def _steady(directory: Path) -> None:
+    for number in range(SECONDS * EVENTS):
+        (directory / f"unrelated-{number % EVENTS}").write_text(str(number))
+        time.sleep(1 / EVENTS)
+
+
+def _bursts(directory: Path) -> None:
+    for _ in range(SECONDS):
+        for number in range(EVENTS):
+            (directory / f"unrelated-{number}").write_text(str(number))
+        time.sleep(1)
+
+
+@contextmanager
+def _performances(stage: Stage, contenders: list[Contender]) -> Iterator[dict[str, Performance]]:
+    with ExitStack() as stack:
+        found = {}
+        for contender in contenders:
+            job, reports = stack.enter_context(
+                stage.job(activation=contender.activates, configured=contender.activates)
+            )
+            if job.activation is not None and job.source is not None:
+                job.activation.touch()
+                write_archive(job.source, files=10, changed=10, version="0")
+            found[contender.name] = stack.enter_context(open_performance(contender, job, reports))
+        yield found
+
+
+def measure(stage: Stage) -> Figure:
+    """Count for ten seconds: everybody idle; then us, with files changing beside ours."""
+    idle: dict[str, list[Activity]] = {}
+    beside: dict[str, list[Activity]] = {}
+    with _performances(stage, list(stage.contenders)) as performances:
+        own = {}
+        for name, performance in performances.items():
+            own[name] = performance.own_processes([performance.main().pid])
+        time.sleep(3.0)
+        for _ in stage.rounds(3, 1):
+            for name, found in _count(own, _nothing, Path()).items():
+                idle.setdefault(name, []).append(found)
+        for name, performance in performances.items():
+            if performance.contender.activates:
+                directory = performance.job.directory
+                for case, happen in (("steady", _steady), ("bursts", _bursts)):
+                    stage.say(f"  {case} events that concern nobody")
+                    found = _count({name: own[name]}, happen, directory)[name]
+                    beside.setdefault(case, []).append(found)
+                assert not performance.reports.drain(), "restarted for no reason"
+    series = []
+    for name, samples in idle.items():
+        if performances[name].contender.package != "-":
+            series.append(Series(f"idle, {WAKEUPS}", name, [found.wakeups for found in samples]))
+            series.append(Series(f"idle, {CPU}", name, [found.cpu / 1e6 for found in samples]))
+    ours = next((name for name, one in performances.items() if one.contender.activates), "")
+    for case, samples in beside.items():
+        series.append(Series(f"{case}, {WAKEUPS}", ours, [found.wakeups for found in samples]))
+        series.append(Series(f"{case}, {CPU}", ours, [found.cpu / 1e6 for found in samples]))
+    return Figure(
+        name="idle",
+        title=f"Wake-ups and CPU time in {SECONDS} s",
+        unit="",
+        series=series,
+        goals=[
+            Limit(f"idle, {WAKEUPS}", 0),
+            Limit(f"idle, {CPU}", 0),
+            Limit(f"steady, {WAKEUPS}", SECONDS * EVENTS),
+        ],
+        notes=[
+            (
+                f"steady: {EVENTS} files a second are written beside the watched ones, evenly; "
+                f"bursts: {EVENTS} at once, each second. Every write is three or more events of "
+                "inotify."
+            ),
+            f"{ours or 'ours'} watches an activation file and a tar.",
+        ],
+    )
+
+
+def _count(
+    own: dict[str, list[int]], happen: Callable[[Path], None], directory: Path
+) -> dict[str, Activity]:
+    before = {name: activity(pids) for name, pids in own.items()}
+    happen(directory)
+    return {name: activity(pids).since(before[name]) for name, pids in own.items()}
