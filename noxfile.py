@@ -52,6 +52,7 @@ def bench(session: nox.Session) -> None:
     programs = {"tini": "tini", "dumb-init": "dumb-init", "s6-svscan": "s6", "runsvdir": "runit"}
     missing = [package for program, package in programs.items() if shutil.which(program) is None]
     if missing:
+        session.run("apt-get", "update", "-qq", external=True)
         session.run("apt-get", "install", "-qq", "-y", *missing, external=True)
     # As users install it: an editable installation would add to the start-up time.
     session.install("-q", ".")
