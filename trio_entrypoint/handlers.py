@@ -388,6 +388,11 @@ class ActivationChanged:
     token: str | None = None
     """A fencing token: it grows with each activation, whoever gets it. None without a lease."""
 
+    deadline: float | None = None
+    """With `active=False` from a lease: the time of `trio.current_time()` by which the
+    application has to be gone, killed if need be, because another may become active then. It
+    may have passed. None: there is no such time."""
+
 
 class ActivationHandler(Protocol):
     """Tells whether this entrypoint is the active one."""
