@@ -1,0 +1,431 @@
+"""A client of etcd v3 by its JSON gateway: leases, keys and watches, with failover.
+
+Source: etcd's documentation, 'gRPC gateway', and the message definitions in `rpc.proto`. The
+mapping of protobuf to JSON has traps, which end here: keys and values are base64, 64-bit
+integers are strings, and whatever is false, zero or empty is left out. Seen on 3.4.23: a
+transaction that lost has no `succeeded`, a keepalive of an expired lease is a 200 without TTL.
+"""
+
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from os import PathLike
+from typing import final
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from trio_entrypoint._remote.http import (
+    MAX_ANSWER,
+    Answer,
+    Tls,
+    Transport,
+    UnreachableError,
+    open_transport,
+)
+from trio_entrypoint._remote.message import Message
+
+logger = logging.getLogger(__name__)
+
+_UNAUTHENTICATED = 16
+_LEASE_NOT_FOUND = 5
+_MAX_PASSWORD = 4096
+
+
+class EtcdError(Exception):
+    """An etcd member answered that a request failed.
+
+    Attributes:
+        code: The gRPC code that the member gave.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LeaseNotFoundError(EtcdError):
+    """The lease has expired or was revoked."""
+
+
+@final
+@attrs.frozen
+class EtcdAuth:
+    """A user of etcd's own authentication. The password is read again with every login."""
+
+    user: str
+    password_file: str | PathLike[str]
+    """A file with the password on its first line."""
+
+
+@final
+@attrs.frozen
+class Header:
+    """What every answer tells about the cluster as the member knew it."""
+
+    revision: int
+    raft_term: int
+
+
+@final
+@attrs.frozen
+class KeyValue:
+    """One key as it was at one revision."""
+
+    key: bytes
+    value: bytes
+    create_revision: int
+    mod_revision: int
+
+
+@final
+@attrs.frozen
+class Range:
+    """The keys of a range at `header.revision`."""
+
+    header: Header
+    keys: tuple[KeyValue, ...]
+    more: bool
+
+
+@final
+@attrs.frozen
+class WatchEvent:
+    """What happened in a watched range. `compacted`: the past was asked for and is gone."""
+
+    revision: int
+    deleted: frozenset[bytes] = frozenset()
+    compacted: bool = False
+
+
+def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses without trailing slashes.
+
+    Raises:
+        TypeError: A single string was given.
+        ValueError: There is none, or one is no `http://host:port` or `https://host:port`.
+    """
+    if isinstance(endpoints, str):
+        raise TypeError(f"endpoints: expected a list of addresses, not one string {endpoints!r}")
+    if not endpoints:
+        raise ValueError("endpoints: expected at least one address of an etcd member")
+    checked = tuple(endpoint.rstrip("/") for endpoint in endpoints)
+    for endpoint in checked:
+        parts = urlsplit(endpoint)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.path
+            or parts.query
+            or parts.username is not None
+        ):
+            raise ValueError(f"endpoints: expected http(s)://host:port, not {endpoint!r}")
+    return checked
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the `range_end` that with `prefix` as the key means 'every key that starts so'."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
+
+
+@asynccontextmanager
+async def open_etcd(
+    endpoints: Sequence[str],
+    *,
+    tls: Tls | None = None,
+    auth: EtcdAuth | None = None,
+    attempt_timeout: float,
+) -> AsyncGenerator["Etcd"]:
+    """Open a client of one cluster. Nothing is sent before the first request.
+
+    Args:
+        endpoints: The members' client addresses; all of them must be of one cluster.
+        tls: Files for `https` addresses.
+        auth: A user and the password's file.
+        attempt_timeout: How long one member may take to answer, in seconds.
+    """
+    checked = check_endpoints(endpoints)
+    secure = any(endpoint.startswith("https://") for endpoint in checked)
+    if tls is not None and not secure:
+        raise ValueError("tls: given, but no endpoint is an https:// address")
+    context = (tls or Tls()).context() if secure else None
+    if auth is not None:
+        _read_password(auth)
+    async with open_transport(context, None if tls is None else tls.server_name) as transport:
+        yield Etcd(transport, checked, auth, attempt_timeout)
+
+
+@final
+class Etcd:
+    """Requests go to one member, as long as it answers; then to the next."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        endpoints: tuple[str, ...],
+        auth: EtcdAuth | None,
+        attempt_timeout: float,
+    ) -> None:
+        self._transport = transport
+        self._endpoints = endpoints
+        self._auth = auth
+        self._attempt_timeout = attempt_timeout
+        self._member = 0
+        self._token: str | None = None
+
+    async def grant(self, ttl: int) -> tuple[int, int]:
+        """Return a new lease's number, and the seconds granted: they may differ from `ttl`."""
+        answer = await self._call("lease/grant", {"TTL": str(ttl)})
+        return answer.integer("ID"), answer.integer("TTL")
+
+    async def keep_alive(self, lease: int) -> tuple[int, Header]:
+        """Renew a lease; return the seconds granted from when it got there, and the header.
+
+        Raises:
+            LeaseNotFoundError: It has expired or was revoked.
+        """
+        answer = await self._call("lease/keepalive", {"ID": str(lease)})
+        answer = answer.child("result")
+        ttl = answer.integer("TTL")
+        if ttl <= 0:
+            raise LeaseNotFoundError(f"etcd lease {lease:x} has expired", _LEASE_NOT_FOUND)
+        return ttl, _header(answer)
+
+    async def revoke(self, lease: int) -> None:
+        """End a lease, and delete its keys with it."""
+        await self._call("lease/revoke", {"ID": str(lease)})
+
+    async def create(self, key: bytes, value: bytes, lease: int) -> None:
+        """Create a key that lives as long as the lease. One that exists is left as it is.
+
+        Raises:
+            LeaseNotFoundError: The lease has expired or was revoked.
+        """
+        await self._call(
+            "kv/txn",
+            {
+                "compare": [
+                    {"key": _b64(key), "target": "CREATE", "result": "EQUAL", "create_revision": 0}
+                ],
+                "success": [
+                    {
+                        "request_put": {
+                            "key": _b64(key),
+                            "value": _b64(value),
+                            "lease": str(lease),
+                        }
+                    }
+                ],
+            },
+        )
+
+    async def range(
+        self,
+        key: bytes,
+        range_end: bytes = b"",
+        *,
+        newest_before: int | None = None,
+        limit: int = 0,
+        revision: int = 0,
+        max_answer: int = MAX_ANSWER,
+    ) -> Range:
+        """Read keys, linearizably: a quorum confirms that nothing newer exists.
+
+        Args:
+            key: The key, or the first of a range.
+            range_end: The key behind the range's last; empty for a single key.
+            newest_before: Only the newest of those that were created before this revision.
+            limit: The number of keys to return; 0 for all.
+            revision: Read as of this revision; 0 for the newest.
+            max_answer: The longest answer that is read, in bytes.
+        """
+        request: dict[str, object] = {"key": _b64(key), "range_end": _b64(range_end)}
+        if newest_before is not None:
+            request |= {
+                "max_create_revision": str(newest_before - 1),
+                "sort_order": "DESCEND",
+                "sort_target": "CREATE",
+                "limit": "1",
+            }
+        elif limit:
+            request |= {"limit": str(limit)}
+        if revision:
+            request |= {"revision": str(revision)}
+        answer = await self._call("kv/range", request, limit=max_answer)
+        return Range(
+            _header(answer),
+            tuple(_key_value(kv) for kv in answer.children("kvs")),
+            answer.true("more"),
+        )
+
+    @asynccontextmanager
+    async def watch(
+        self, key: bytes, range_end: bytes = b"", *, from_revision: int
+    ) -> AsyncGenerator[AsyncIterator[WatchEvent]]:
+        """Watch a key or a range from a revision on; the iteration ends when the watch does.
+
+        The member is asked to end the watch when it has lost its leader, for then it would
+        hear of nothing. Whoever relies on a watch still bounds the time until it looks again.
+        """
+        request = {
+            "create_request": {
+                "key": _b64(key),
+                "range_end": _b64(range_end),
+                "start_revision": str(from_revision),
+            }
+        }
+        member = self._member
+        try:
+            with trio.fail_after(self._attempt_timeout) as starting:
+                headers = {**await self._headers(member), "Grpc-Metadata-hasleader": "true"}
+                url = f"{self._endpoints[member]}/v3/watch"
+                async with self._transport.stream(
+                    "POST", url, headers, json.dumps(request).encode()
+                ) as stream:
+                    starting.deadline = float("inf")
+                    yield _watch_events(url, stream.lines())
+        except trio.TooSlowError:
+            self._turn_away_from(member)
+            raise UnreachableError(f"{self._endpoints[member]}: no answer to a watch") from None
+        except UnreachableError:
+            self._turn_away_from(member)
+            raise
+
+    async def _call(
+        self, method: str, request: Mapping[str, object], *, limit: int = MAX_ANSWER
+    ) -> Message:
+        """Ask member after member until one answers; every request here may be sent twice.
+
+        Raises:
+            UnreachableError: No member answered in time.
+            EtcdError: A member refused.
+        """
+        failures: list[str] = []
+        for _ in self._endpoints:
+            member = self._member
+            try:
+                with trio.fail_after(self._attempt_timeout):
+                    return await self._ask(member, method, request, limit)
+            except trio.TooSlowError:
+                failures.append(f"{self._endpoints[member]}: no answer in time")
+            except UnreachableError as error:
+                failures.append(str(error))
+            self._turn_away_from(member)
+        raise UnreachableError(f"no etcd member could serve {method}: {'; '.join(failures)}")
+
+    async def _ask(
+        self, member: int, method: str, request: Mapping[str, object], limit: int
+    ) -> Message:
+        url = f"{self._endpoints[member]}/v3/{method}"
+        body = json.dumps(request).encode()
+        token = self._token
+        answer = await self._transport.request(
+            "POST", url, await self._headers(member), body, limit=limit
+        )
+        try:
+            return _checked(url, answer)
+        except EtcdError as error:
+            if error.code != _UNAUTHENTICATED or self._auth is None:
+                raise
+        if self._token == token:  # no other task has logged in meanwhile
+            self._token = None
+        answer = await self._transport.request(
+            "POST", url, await self._headers(member), body, limit=limit
+        )
+        return _checked(url, answer)
+
+    async def _headers(self, member: int) -> dict[str, str]:
+        if self._auth is None:
+            return {}
+        if self._token is None:
+            url = f"{self._endpoints[member]}/v3/auth/authenticate"
+            login = {"name": self._auth.user, "password": _read_password(self._auth)}
+            answer = _checked(
+                url, await self._transport.request("POST", url, {}, json.dumps(login).encode())
+            )
+            self._token = _header_value(url, answer.text("token"))
+        return {"Authorization": self._token}
+
+    def _turn_away_from(self, member: int) -> None:
+        if self._member == member:
+            self._member = (member + 1) % len(self._endpoints)
+
+
+async def _watch_events(url: str, lines: AsyncIterator[bytes]) -> AsyncGenerator[WatchEvent]:
+    async for line in lines:
+        message = Message.parse(url, line)
+        if "error" in message.fields:
+            raise UnreachableError(f"{url}: the watch was ended: {_error_text(message)}")
+        result = message.child("result")
+        revision = _header(result).revision
+        if result.true("canceled"):
+            if result.integer("compact_revision"):
+                yield WatchEvent(revision, compacted=True)
+                return
+            reason = result.text("cancel_reason")
+            raise UnreachableError(f"{url}: the watch was ended: {reason!r:.200}")
+        events = result.children("events")
+        if events:
+            deleted = (e.child("kv").data("key") for e in events if e.text("type") == "DELETE")
+            yield WatchEvent(revision, frozenset(deleted))
+
+
+def _checked(url: str, answer: Answer) -> Message:
+    message = Message.parse(url, answer.body)
+    if answer.status == 200 and "error" not in message.fields:
+        return message
+    text = f"{url}: status {answer.status}: {_error_text(message)}"
+    if answer.status >= 500 or answer.status == 429:
+        raise UnreachableError(text)
+    code = message.integer("code")
+    if code == _LEASE_NOT_FOUND:
+        raise LeaseNotFoundError(text, code)
+    raise EtcdError(text, code)
+
+
+def _error_text(message: Message) -> str:
+    error = message.fields.get("error") or message.fields.get("message")
+    return f"{error!r:.200}"
+
+
+def _header(message: Message) -> Header:
+    header = message.child("header")
+    return Header(header.integer("revision"), header.integer("raft_term"))
+
+
+def _key_value(message: Message) -> KeyValue:
+    return KeyValue(
+        key=message.data("key"),
+        value=message.data("value"),
+        create_revision=message.integer("create_revision"),
+        mod_revision=message.integer("mod_revision"),
+    )
+
+
+def _header_value(url: str, value: str) -> str:
+    if not value.isascii() or not value.isprintable() or not value:
+        raise UnreachableError(f"{url}: expected a token, got {value!r:.80}")
+    return value
+
+
+def _b64(data: bytes) -> str:
+    return b64encode(data).decode()
+
+
+def _read_password(auth: EtcdAuth) -> str:
+    with open(auth.password_file, "rb") as file:
+        password = file.read(_MAX_PASSWORD + 1)
+    line = password.split(b"\n", 1)[0]
+    if not line or len(line) > _MAX_PASSWORD:
+        raise ValueError(
+            f"{auth.password_file}: expected a password of at most {_MAX_PASSWORD} bytes"
+            " on the first line"
+        )
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{auth.password_file}: expected a password in UTF-8") from None

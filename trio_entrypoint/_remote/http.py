@@ -1,0 +1,228 @@
+"""HTTP to a few trusted-until-checked servers: one request or one stream of lines at a time.
+
+`Transport` is the seam: `open_transport` speaks HTTP over sockets, by httpcore; simulations
+put a server of their own in its place. A transport knows no deadlines, its callers have them
+(`trio.fail_after`), and it bounds what it reads.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from os import PathLike
+from typing import Protocol, final
+
+import attrs
+
+try:
+    import httpcore
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "etcd and Kubernetes need httpcore: install 'trio-entrypoint[etcd]' or"
+        " 'trio-entrypoint[kubernetes]'",
+        name="httpcore",
+    ) from error
+
+MAX_ANSWER = 2 * 1024 * 1024
+"""The longest answer, or line of a stream, that is read, in bytes: etcd and the Kubernetes API
+refuse objects larger than about 1.5 MiB."""
+
+# A peer that vanished is found out in idle streams too: after 15 s, 3 probes, 5 s apart.
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+)
+
+
+class UnreachableError(OSError):
+    """A server did not answer, or not in HTTP, or with more than is read from it."""
+
+
+@final
+@attrs.frozen
+class Tls:
+    """How a server proves who it is, and how we do. The files are PEM.
+
+    Example::
+
+        Tls(ca="/etc/etcd/ca.pem", certificate="/etc/etcd/client.pem", key="/etc/etcd/client.key")
+    """
+
+    ca: str | PathLike[str] | None = None
+    """The authorities that may sign the server's certificate; None for the system's."""
+
+    certificate: str | PathLike[str] | None = None
+    """Our certificate, with its chain, where the server wants one."""
+
+    key: str | PathLike[str] | None = None
+    """The private key of `certificate`; None when it is in the same file."""
+
+    server_name: str | None = None
+    """The name in the server's certificate, where it is not the address that is connected to."""
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files.
+
+        Raises:
+            OSError: A file cannot be read, or is no PEM file of its kind; the file is named.
+            ValueError: There is a key without a certificate.
+        """
+        if self.key is not None and self.certificate is None:
+            raise ValueError("tls: a key needs its certificate")
+        context = ssl.create_default_context()
+        if self.ca is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            try:
+                context.load_verify_locations(self.ca)
+            except OSError as error:
+                raise _file_error("ca", self.ca, error) from error
+        if self.certificate is not None:
+            try:
+                # A password would be asked for on the terminal otherwise.
+                context.load_cert_chain(self.certificate, self.key, password="")
+            except OSError as error:
+                pair = self.certificate if self.key is None else f"{self.certificate}, {self.key}"
+                raise _file_error("certificate and key", pair, error) from error
+        return context
+
+
+def _file_error(field: str, path: str | PathLike[str], error: OSError) -> OSError:
+    return OSError(error.errno, f"tls: {field} cannot be loaded ({error.strerror})", str(path))
+
+
+@final
+@attrs.frozen
+class Answer:
+    """A complete answer."""
+
+    status: int
+    body: bytes
+
+
+class Stream(Protocol):
+    """An answer that goes on: JSON values, one a line."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """The lines as they come; the iteration ends with the stream.
+
+        Raises:
+            UnreachableError: The connection broke, or a line was too long.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """What carries requests to servers."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        limit: int = MAX_ANSWER,
+    ) -> Answer:
+        """Send one request and read its whole answer.
+
+        Raises:
+            UnreachableError: There was no answer, or it was longer than `limit` bytes.
+        """
+        ...
+
+    def stream(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Send one request and hand out its answer while it comes.
+
+        Raises:
+            UnreachableError: There was no answer.
+        """
+        ...
+
+
+@asynccontextmanager
+async def open_transport(
+    context: ssl.SSLContext | None, server_name: str | None = None
+) -> AsyncGenerator[Transport]:
+    """Open connections as they are needed, keep them, close all of them at the end.
+
+    Args:
+        context: For `https` addresses.
+        server_name: The name in the servers' certificates, where it is not their address.
+    """
+    async with httpcore.AsyncConnectionPool(
+        ssl_context=context,
+        max_connections=None,
+        socket_options=_SOCKET_OPTIONS,
+    ) as pool:
+        yield _PooledTransport(pool, server_name)
+
+
+@final
+class _PooledTransport:
+    def __init__(self, pool: httpcore.AsyncConnectionPool, server_name: str | None) -> None:
+        self._pool = pool
+        self._extensions = {} if server_name is None else {"sni_hostname": server_name}
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        limit: int = MAX_ANSWER,
+    ) -> Answer:
+        async with self.stream(method, url, headers, body) as stream:
+            return Answer(stream.status, await stream.read(limit))
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> AsyncGenerator["_PooledStream"]:
+        try:
+            async with self._pool.stream(
+                method,
+                url,
+                headers=[("User-Agent", "trio-entrypoint"), *headers.items()],
+                content=body or None,
+                extensions=self._extensions,
+            ) as response:
+                yield _PooledStream(url, response)
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            raise UnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
+
+
+@final
+class _PooledStream:
+    def __init__(self, url: str, response: httpcore.Response) -> None:
+        self._url = url
+        self._response = response
+        self.status = response.status
+
+    async def read(self, limit: int) -> bytes:
+        body = bytearray()
+        async for chunk in self._response.aiter_stream():
+            body += chunk
+            if len(body) > limit:
+                raise UnreachableError(f"{self._url}: the answer is longer than {limit} bytes")
+        return bytes(body)
+
+    async def lines(self) -> AsyncGenerator[bytes]:
+        buffer = b""
+        async for chunk in self._response.aiter_stream():
+            *lines, buffer = (buffer + chunk).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield line
+            if len(buffer) > MAX_ANSWER:
+                raise UnreachableError(f"{self._url}: a line is longer than {MAX_ANSWER} bytes")
