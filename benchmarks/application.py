@@ -36,7 +36,7 @@ class Report:
 
 
 class ApplicationSilentError(Exception):
-    """The application did not report in time, so the contender did not start it."""
+    """The application did not report in time: the contender did not start it, or has ended."""
 
 
 @final
@@ -47,24 +47,18 @@ class Reports:
         self._receiver = receiver
         self.path = path
 
-    def receive(self, timeout: float = 15.0) -> Report:
-        """Wait for the next report, at most `timeout` seconds."""
-        self._receiver.settimeout(timeout)
-        try:
-            pid, at, contents = self._receiver.recv(256).decode().split(" ", 2)
-        except (TimeoutError, BlockingIOError):
-            message = f"the application did not start within {timeout:g} s ({self.path.parent})"
-            raise ApplicationSilentError(message) from None
-        return Report(int(pid), int(at), contents.strip())
+    def fileno(self) -> int:
+        """The descriptor that is readable when there is a report."""
+        return self._receiver.fileno()
 
-    def drain(self) -> list[Report]:
-        """Take what has come unexpectedly, without waiting."""
-        found: list[Report] = []
-        while True:
-            try:
-                found.append(self.receive(0))
-            except ApplicationSilentError:
-                return found
+    def receive(self) -> Report | None:
+        """Take the next report, if there is one."""
+        try:
+            told = self._receiver.recv(256, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        pid, at, contents = told.decode().split(" ", 2)
+        return Report(int(pid), int(at), contents.strip())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ WIDTH = 760
 LABELS = 170
 VALUES = 90
 ROW = 22
-HEADER = 34
+HEADER = 42
 
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
@@ -79,7 +79,8 @@ def _panels(figure: Figure) -> Iterator[tuple[str, list[tuple[str, Summary]]]]:
         ]
         rows = [row for row in rows if row[1].median > 0]
         if len(rows) > 1:
-            yield ", ".join(filter(None, [f"{figure.title}: {case}", figure.unit])), rows
+            title = figure.title if len(figure.cases) == 1 else f"{figure.title}: {case}"
+            yield f"{title}, {figure.unit}" if figure.unit else title, rows
 
 
 def svg(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import select
 import signal
 import sys
 import tempfile
@@ -85,12 +86,20 @@ class Performance:
     """When it was started, in nanoseconds of the monotonic clock."""
 
     def main(self, timeout: float = 15.0) -> Report:
-        """The next start of its application."""
-        try:
-            return self.reports.receive(timeout)
-        except ApplicationSilentError as error:
+        """The next start of its application; it fails at once when the contender has ended."""
+        with open_pidfd(self.pid) as entrypoint:
+            poll = select.poll()
+            poll.register(entrypoint, select.POLLIN)
+            poll.register(self.reports.fileno(), select.POLLIN)
+            poll.poll(timeout * 1000)
+        report = self.reports.receive()
+        if report is None:
             log = (self.job.directory / "log").read_text(errors="replace")[-800:]
-            raise ApplicationSilentError(f"{self.contender.name}: {error}\n{log}") from None
+            raise ApplicationSilentError(
+                f"{self.contender.name} did not start the application within {timeout:g} s, "
+                f"or ended:\n{log}"
+            )
+        return report
 
     def own_processes(self, applications: Sequence[int]) -> list[int]:
         """The processes of the contender itself."""

@@ -9,8 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_entrypoint._linux.early import block_signals
+    from trio_entrypoint._remote.etcd import EtcdAuth
+    from trio_entrypoint._remote.http import Tls
+    from trio_entrypoint.activation.combined import open_all_activation, open_any_activation
+    from trio_entrypoint.activation.etcd import open_etcd_activation
     from trio_entrypoint.activation.file import FileActivation, open_file_activation
-    from trio_entrypoint.commands import Command, CommandError
+    from trio_entrypoint.commands import Command
+    from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalTarget, forward_signals, run
     from trio_entrypoint.handlers import (
         FENCING_TOKEN_VARIABLE,
         GENERATION_VARIABLE,
@@ -63,6 +69,14 @@ if TYPE_CHECKING:
         ProbeError,
         TcpProbe,
     )
+    from trio_entrypoint.process import (
+        CommandError,
+        CommandNotExecutableError,
+        CommandNotFoundError,
+        Process,
+        ProcessSurvivedError,
+        open_process,
+    )
     from trio_entrypoint.states import (
         Cause,
         ConfigurationState,
@@ -73,6 +87,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DEFAULT_SIGNALS",
     "FENCING_TOKEN_VARIABLE",
     "GENERATION_VARIABLE",
     "ActivationChanged",
@@ -84,6 +99,8 @@ __all__ = [
     "ChangeAction",
     "Command",
     "CommandError",
+    "CommandNotExecutableError",
+    "CommandNotFoundError",
     "CommandProbe",
     "ConfigurationChanged",
     "ConfigurationDeleted",
@@ -92,6 +109,7 @@ __all__ = [
     "ConfigurationHandler",
     "ConfigurationState",
     "DescriptorProbe",
+    "EtcdAuth",
     "ExitStatus",
     "FileActivation",
     "FileProbe",
@@ -112,23 +130,34 @@ __all__ = [
     "OpenProcess",
     "Probe",
     "ProbeError",
+    "Process",
     "ProcessEnded",
     "ProcessEvent",
     "ProcessHandler",
     "ProcessStarted",
     "ProcessState",
+    "ProcessSurvivedError",
     "Readiness",
     "Reload",
     "Restart",
     "RestartPolicy",
     "Result",
     "RevertibleConfigurationHandler",
+    "SignalTarget",
     "StagedUpdate",
     "State",
     "TcpProbe",
+    "Tls",
     "Transition",
     "UpdateResult",
+    "block_signals",
+    "forward_signals",
+    "open_all_activation",
+    "open_any_activation",
+    "open_etcd_activation",
     "open_file_activation",
+    "open_process",
+    "run",
 ]
 
 # The module of each name that is not in `handlers`.
@@ -139,10 +168,25 @@ _HOME = {
     "Cause": "states",
     "ChangeAction": "policies",
     "Command": "commands",
-    "CommandError": "commands",
+    "CommandError": "process",
+    "CommandNotExecutableError": "process",
+    "CommandNotFoundError": "process",
     "CommandProbe": "probes",
     "ConfigurationState": "states",
+    "DEFAULT_SIGNALS": "entrypoint",
     "DescriptorProbe": "probes",
+    "Process": "process",
+    "ProcessSurvivedError": "process",
+    "SignalTarget": "entrypoint",
+    "block_signals": "_linux.early",
+    "forward_signals": "entrypoint",
+    "open_process": "process",
+    "run": "entrypoint",
+    "EtcdAuth": "_remote.etcd",
+    "Tls": "_remote.http",
+    "open_all_activation": "activation.combined",
+    "open_any_activation": "activation.combined",
+    "open_etcd_activation": "activation.etcd",
     "FileActivation": "activation.file",
     "FileProbe": "probes",
     "FunctionProbe": "probes",

@@ -79,6 +79,6 @@ def _open(stage: Stage, stack: ExitStack, contender: Contender) -> Performance:
         time.sleep(1.1)
         with stopped(application):
             _switch(performance, up=False)
-    assert not reports.drain(), f"{contender.name} started the application while inactive"
+    assert reports.receive() is None, f"{contender.name} started the application while inactive"
     assert os.path.isdir(f"/proc/{performance.pid}")
     return performance

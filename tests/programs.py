@@ -1,0 +1,132 @@
+"""Awkward programs for the tests of processes: each is the argument list of a real one.
+
+They say on their standard output what they did, so that a test waits for a line, and not
+for a time. They, and all that they start, hold their standard output open: when its reader
+gets to the end, none of them is left.
+"""
+
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from trio_entrypoint import Process, open_process
+
+
+class Watched:
+    """A process, and the reading end of the pipe that it and its descendants write to."""
+
+    def __init__(self, process: Process, pipe: int) -> None:
+        self.process = process
+        self.pipe = pipe
+        self.output = b""
+
+    async def printed(self, text: bytes) -> None:
+        """Wait until a text was printed."""
+        with trio.fail_after(20):
+            while text not in self.output:
+                await trio.lowlevel.wait_readable(self.pipe)
+                block = os.read(self.pipe, 65536)
+                assert block, f"ended without printing {text!r}: {self.output!r}"
+                self.output += block
+
+    def all_gone(self) -> bool:
+        """Whether nobody has the pipe open any more."""
+        os.set_blocking(self.pipe, False)
+        try:
+            while block := os.read(self.pipe, 65536):
+                self.output += block
+        except BlockingIOError:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def started(command: list[str], **arguments: Any) -> AsyncGenerator[Watched]:
+    """Start one of the programs, and wait until it is ready."""
+    reading, writing = os.pipe()
+    try:
+        async with open_process(command, stdout=writing, **arguments) as process:
+            os.close(writing)
+            writing = -1
+            watched = Watched(process, reading)
+            await watched.printed(b"ready")
+            yield watched
+        assert watched.all_gone()
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+def python(source: str) -> list[str]:
+    """A Python program; it should print `ready` when its handlers are in place."""
+    return [sys.executable, "-I", "-S", "-B", "-u", "-c", source]
+
+
+SLEEPER = ["sh", "-c", "echo ready; exec sleep 1000"]
+"""Does what it is asked to."""
+
+IGNORES_TERM = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1000; done"]
+"""Ignores SIGTERM, and so do its children."""
+
+COUNTS_TERM = python(
+    "import signal, sys, time\n"
+    "count = 0\n"
+    "def handler(*_):\n"
+    "    global count\n"
+    "    count += 1\n"
+    "    print('term', count)\n"
+    "signal.signal(signal.SIGTERM, handler)\n"
+    "print('ready')\n"
+    "while not count: time.sleep(0.01)\n"
+    "time.sleep(0.3)\n"
+    "sys.exit(count)\n"
+)
+"""Exits with the number of SIGTERMs that it got."""
+
+CHILD_IGNORES_TERM = ["sh", "-c", "(trap '' TERM; sleep 1000) & echo ready; wait"]
+"""Ends on SIGTERM, its child does not."""
+
+SESSION_LEAVER = ["sh", "-c", "setsid sleep 1000 & echo ready; wait"]
+"""Has a child that leaves the session."""
+
+DAEMON = ["sh", "-c", "(setsid sh -c 'sleep 1000 & exit' &) ; sleep 0.1; echo ready; sleep 1000"]
+"""Has a double-forked descendant in another session."""
+
+ANONYMOUS_DAEMON = [
+    "sh",
+    "-c",
+    "(setsid env -i sh -c 'sleep 1000 & exit' &) ; sleep 0.1; echo ready; sleep 1000",
+]
+"""Like `DAEMON`, but it also cleans its environment."""
+
+STOPPED = ["sh", "-c", "sleep 1000 & kill -STOP $!; echo ready; kill -STOP $$; wait"]
+"""Stops its child and itself."""
+
+DAEMONIZER = ["sh", "-c", "setsid sh -c 'echo ready; sleep 1000' & exit 0"]
+"""Exits at once, and leaves a daemon behind."""
+
+FORK_STORM = python(
+    "import os, time\n"
+    "def storm(depth):\n"
+    "    while True:\n"
+    "        for _ in range(3):\n"
+    "            if os.fork() == 0 and depth: storm(depth - 1)\n"
+    "            if depth == 0: time.sleep(0.01); os._exit(0)\n"
+    "        if depth == 3: print('ready')\n"
+    "        for _ in range(3): os.wait()\n"
+    "storm(3)\n"
+)
+"""Has dozens of processes that fork all the time."""
+
+COMET = python("import os\nprint('ready')\nwhile True:\n    if os.fork(): os._exit(0)\n")
+"""Forks and exits, all the time: no pid lives for long."""
+
+COMET_OF_SESSIONS = python(
+    "import os\nprint('ready')\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid()\n"
+)
+"""Like `COMET`, and each is in a session of its own."""

@@ -1,0 +1,122 @@
+"""All processes of one run: signalled, waited for, and made to be gone.
+
+What decides that a run is over is its processes, never a pipe or a timer. Every wait is for
+the end of one process, by its pidfd, and then the truth is looked at again: how many there
+are, and how they are related, may change at any time.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from trio_entrypoint._linux.descendants import Run
+from trio_entrypoint._linux.procfs import Stat, read_stat
+from trio_entrypoint._linux.reaper import Reaper
+from trio_entrypoint._linux.signals import open_pidfd, send, send_to_group
+
+KILL_TIMEOUT = 10.0
+"""Seconds after SIGKILL when a process that still exists is given up."""
+
+# So many looks in a row are made before other tasks get their turn: a process that forks and
+# ends all the time is only caught by looking faster than it forks.
+_LOOKS = 50
+
+
+@final
+class Tree:
+    """The processes of a run whose main process is a child of ours, and not reaped yet.
+
+    That is what keeps the numbers of its process group and session from being reused. Must
+    be made in the same synchronous step in which the main process was started.
+    """
+
+    def __init__(self, main: int, marker: str, reaper: Reaper) -> None:
+        stat = read_stat(main)
+        assert stat is not None
+        self._run = Run(marker, main, stat.started, main)
+        self._reaper = reaper
+        reaper.register(self._run)
+        self._told: set[tuple[int, int]] = set()
+
+    def members(self) -> list[Stat]:
+        """The living processes, as they are now."""
+        return self._reaper.members(self._run)
+
+    def close(self) -> None:
+        """Reap the main process, which has ended unless it survived SIGKILL."""
+        os.waitid(os.P_PID, self._run.main, os.WEXITED | os.WNOHANG)
+        self._reaper.forget(self._run)
+
+    def note_end(self, shell_code: int) -> None:
+        """Tell the reaper how the main process ended."""
+        self._reaper.note_end(shell_code)
+
+    def signal_main(self, number: int) -> None:
+        """Send the main process a signal, and let it continue if it is stopped."""
+        self._told.add((self._run.main, self._run.started))
+        for each in (number, signal.SIGCONT):
+            os.kill(self._run.main, each)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process group of the main process."""
+        self._told.update(
+            (member.pid, member.started)
+            for member in self.members()
+            if member.group == self._run.main
+        )
+        send_to_group(self._run.main, number, signal.SIGCONT)
+
+    def signal_others(self, number: int) -> None:
+        """Send a signal to each process that has got none from here yet."""
+        for member in self.members():
+            if (member.pid, member.started) not in self._told:
+                self._told.add((member.pid, member.started))
+                send(member, number, signal.SIGCONT)
+
+    def kill(self) -> list[Stat]:
+        """Send SIGKILL to every process; return those that were there."""
+        # The group first: the kernel does that in one step, so nobody can fork out of it.
+        send_to_group(self._run.main, signal.SIGKILL)
+        members = self.members()
+        for member in members:
+            send(member, signal.SIGKILL)
+        return members
+
+    async def gone(self) -> None:
+        """Wait until no process is left."""
+        await _gone(self.members)
+
+    async def killed(self) -> None:
+        """Send SIGKILL until no process is left, however fast they fork."""
+        await _gone(self.kill)
+
+
+async def end_orphans(reaper: Reaper, grace_period: float) -> None:
+    """Make the adopted orphans that belong to no run end; those that cannot are left."""
+    for orphan in reaper.orphans():
+        send(orphan, signal.SIGTERM, signal.SIGCONT)
+    with trio.move_on_after(grace_period):
+        await _gone(reaper.orphans)
+
+    def kill() -> list[Stat]:
+        orphans = reaper.orphans()
+        for orphan in orphans:
+            send(orphan, signal.SIGKILL)
+        return orphans
+
+    with trio.move_on_after(KILL_TIMEOUT):
+        await _gone(kill)
+
+
+async def _gone(look: Callable[[], list[Stat]]) -> None:
+    looks = 0
+    while members := look():
+        looks += 1
+        if looks % _LOOKS == 0:
+            await trio.lowlevel.checkpoint()
+        with open_pidfd(members[-1]) as pidfd:
+            if pidfd is not None:
+                await trio.lowlevel.wait_readable(pidfd)

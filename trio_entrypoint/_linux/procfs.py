@@ -1,0 +1,93 @@
+"""What /proc tells about processes: their state, their children, their environment.
+
+Read with plain system calls: a look at one process costs a few microseconds. A process that
+is gone is `None`, never an error.
+"""
+
+import os
+from typing import NamedTuple
+
+_READ_SIZE = 65536
+
+
+class Stat(NamedTuple):
+    """One process, as /proc/PID/stat describes it (proc_pid_stat(5))."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+    """Clock ticks since boot: with the pid it names one process for good."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ran to its end; a zombie waits for its parent only."""
+        return self.state in "ZX"
+
+
+def read_stat(pid: int) -> Stat | None:
+    """Look at one process; None when there is none of that number."""
+    contents = _read(f"/proc/{pid}/stat")
+    if contents is None:
+        return None
+    # The program's name is in parentheses and may itself contain any byte.
+    fields = contents.rpartition(b")")[2].split()
+    return Stat(
+        pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of a process, zombies included.
+
+    The kernel may leave some out when others end meanwhile (proc_tid_children(5)): whoever
+    needs the truth looks until nothing changes.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    found: list[int] = []
+    for thread in threads:
+        contents = _read(f"/proc/{pid}/task/{thread}/children")
+        if contents:
+            found.extend(map(int, contents.split()))
+    return found
+
+
+def read_variable(pid: int, name: str) -> str | None:
+    """A variable of the environment that a process's program was executed with.
+
+    None when it has none, when a program wrote over its own environment (many do, to change
+    the title that `ps` shows), and when reading it is not permitted.
+    """
+    contents = _read(f"/proc/{pid}/environ")
+    if contents is None:
+        return None
+    start = contents.find(b"\0" + name.encode() + b"=")
+    if start < 0:
+        if not contents.startswith(name.encode() + b"="):
+            return None
+        start = -1
+    value, _, _ = contents[start + len(name) + 2 :].partition(b"\0")
+    return os.fsdecode(value)
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        contents = b""
+        while block := os.read(descriptor, _READ_SIZE):
+            contents += block
+            if len(block) < _READ_SIZE and path.endswith("/stat"):
+                break
+    except OSError:  # ESRCH: it ended between the two calls
+        return None
+    finally:
+        os.close(descriptor)
+    return contents

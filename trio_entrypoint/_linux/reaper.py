@@ -1,0 +1,276 @@
+"""The entrypoint as a parent: who its children are, and the reaping of those it adopted.
+
+A program can reap only its own children, and everybody in it shares them: a reaper that
+takes whatever ended (`waitpid(-1)`) takes the statuses that others wait for. So this one
+reaps adopted orphans only:
+
+* A run is registered in the same synchronous step that starts its main process: nobody can
+  come in between. Main processes are reaped by their run.
+* Children that other code started through `subprocess` or Trio are left to it. They are
+  told from orphans by the `Popen` objects that exist.
+
+What other code starts by bare `os.fork()` or `os.posix_spawn()` cannot be told from an
+orphan, and is reaped as one.
+
+There is one reaper in a Trio run. SIGCHLD drives it; nothing polls, and it is no task.
+"""
+
+import gc
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Collection, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import final
+
+import trio
+
+from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run, run_of, subtree
+from trio_entrypoint._linux.prctl import set_subreaper
+from trio_entrypoint._linux.procfs import Stat, children, read_stat, read_variable
+
+
+@final
+class Reaper:
+    """The runs of this program, and the adopted children. `shared_reaper()` gives it."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._runs: dict[int, Run] = {}
+        self._kept: set[int] = set()
+        self._identity = os.urandom(8).hex()
+        self._started = 0
+        self.users = 0
+        self._stack = ExitStack()
+        self._keeping_codes = False
+        self.codes: list[int] = []
+        """How main processes ended, as a shell says it: the last one, or all (`keep_codes`)."""
+
+    def start(self) -> None:
+        """Begin to adopt orphans, and to reap them."""
+        with ExitStack() as stack:
+            stack.enter_context(_adopting())
+            stack.enter_context(_on_sigchld(self.reap))
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Leave orphans to others again."""
+        self._stack.close()
+
+    def new_marker(self) -> str:
+        """A marker component for the next run."""
+        self._started += 1
+        return f"{self._identity}.{self._started}"
+
+    def register(self, run: Run) -> None:
+        """Know a run. Must happen in the same synchronous step in which it was started."""
+        self._runs[run.main] = run
+
+    def forget(self, run: Run) -> None:
+        """The run is over: its main process was reaped, and its processes are gone."""
+        del self._runs[run.main]
+
+    def note_end(self, shell_code: int) -> None:
+        """Remember how a main process ended."""
+        if not self._keeping_codes:
+            self.codes.clear()
+        self.codes.append(shell_code)
+
+    def keep_codes(self) -> None:
+        """From now on remember how each main process ended, not only the last one."""
+        self._keeping_codes = True
+
+    def keep(self, pid: int) -> None:
+        """Leave a child alone that is no run: its starter reaps it."""
+        self._kept.add(pid)
+
+    def members(self, run: Run) -> list[Stat]:
+        """The living processes of a run, as they are now; none only if there is none.
+
+        Adopted orphans that have ended are reaped by the way.
+        """
+        while True:
+            # A process that ended after the list was made may have left children, that are
+            # not on it. One that ended before has not: its children were adopted first.
+            ended_before = self._has_ended(run)
+            found, changed = self._look(run)
+            if found or not (changed or (not ended_before and self._has_ended(run))):
+                return found
+
+    def _look(self, run: Run) -> tuple[list[Stat], bool]:
+        foreign = _Once(_children_of_others)
+        roots: list[Stat] = []
+        changed = False
+        for pid in children(self._pid):
+            if (pid in self._runs and pid != run.main) or pid in self._kept:
+                continue
+            stat = read_stat(pid)
+            if stat is None:
+                changed = True
+            elif stat.ended:
+                changed |= pid not in self._runs and self._reap(stat, foreign)
+            elif self._run_of(stat, foreign) is run:
+                roots.append(stat)
+        return [stat for stat in subtree(roots) if not stat.ended], changed
+
+    def _has_ended(self, run: Run) -> bool:
+        main = read_stat(run.main)
+        return main is None or main.ended
+
+    def orphans(self) -> list[Stat]:
+        """The living adopted children that belong to no run, and their descendants."""
+        foreign = _Once(_children_of_others)
+        roots: list[Stat] = []
+        for pid in children(self._pid):
+            if pid in self._runs or pid in self._kept:
+                continue
+            stat = read_stat(pid)
+            if stat is not None and self._run_of(stat, foreign) is None and pid not in foreign():
+                roots.append(stat)
+        return [stat for stat in subtree(roots) if not stat.ended]
+
+    def reap(self) -> None:
+        """Reap every adopted child that has ended."""
+        foreign = _Once(_children_of_others)
+        for pid in children(self._pid):
+            if pid in self._runs or pid in self._kept:
+                continue
+            stat = read_stat(pid)
+            if stat is not None and stat.ended:
+                self._reap(stat, foreign)
+
+    def _run_of(self, child: Stat, foreign: Callable[[], Collection[int]]) -> Run | None:
+        return run_of(
+            child,
+            self._runs.values(),
+            own_session=os.getsid(0),
+            marker=lambda pid: read_variable(pid, MARKER_VARIABLE),
+            foreign=foreign,
+        )
+
+    def _reap(self, child: Stat, foreign: Callable[[], Collection[int]]) -> bool:
+        """Reap a child that has ended, unless other code may wait for it."""
+        # Other code's children are in our session, or began one: all else must be adopted.
+        ours_or_own = child.session in (os.getsid(0), child.pid)
+        if ours_or_own and child.pid in foreign():
+            return False
+        try:
+            return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True
+
+
+@final
+class _Once:
+    """A function of no arguments that is asked once, and only if its answer is needed."""
+
+    def __init__(self, function: Callable[[], Collection[int]]) -> None:
+        self._function = function
+        self._answer: Collection[int] | None = None
+
+    def __call__(self) -> Collection[int]:
+        if self._answer is None:
+            self._answer = self._function()
+        return self._answer
+
+
+@final
+class _Everything(Collection[int]):
+    """Contains every number."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+    def __iter__(self) -> "Generator[int]":
+        raise TypeError("everything cannot be enumerated")
+
+    def __len__(self) -> int:
+        raise TypeError("everything cannot be counted")
+
+
+def _children_of_others() -> Collection[int]:
+    """The children for which a `Popen` exists: other code waits for them, or will.
+
+    While a thread is just starting one, whose number is not known yet, it could be any: then
+    the answer is 'all', and the next SIGCHLD, or the end of a run, looks again.
+    """
+    found: set[int] = set()
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), subprocess.Popen) and candidate.returncode is None:
+            pid = getattr(candidate, "pid", None)
+            if pid is None:
+                return _Everything()
+            found.add(pid)
+    return found
+
+
+_shared: trio.lowlevel.RunVar[Reaper | None] = trio.lowlevel.RunVar(
+    "trio_entrypoint_reaper", default=None
+)
+
+
+@contextmanager
+def shared_reaper() -> Generator[Reaper]:
+    """The reaper of this Trio run; it adopts and reaps as long as somebody is in the block.
+
+    Raises:
+        OSError: The kernel cannot make this program a subreaper.
+    """
+    reaper = _shared.get()
+    if reaper is None:
+        reaper = Reaper()
+        reaper.start()
+        _shared.set(reaper)
+    reaper.users += 1
+    try:
+        yield reaper
+    finally:
+        reaper.users -= 1
+        if not reaper.users:
+            _shared.set(None)
+            reaper.stop()
+
+
+@contextmanager
+def _adopting() -> Generator[None]:
+    """Adopt orphans; PID 1 does so by nature."""
+    if os.getpid() == 1:
+        yield
+        return
+    before = set_subreaper(True)
+    try:
+        yield
+    finally:
+        if not before:
+            set_subreaper(False)
+
+
+@contextmanager
+def _on_sigchld(action: Callable[[], object]) -> Generator[None]:
+    """Have an action done by Trio after each SIGCHLD; a handler that was there is kept.
+
+    Python delivers signals to the main thread only. Trio in another thread goes without:
+    orphans are reaped when a run ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    token = trio.lowlevel.current_trio_token()
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        # A signal can come when Trio's loop has ended, between its end and our own.
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(action, idempotent=True)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGCHLD, handler)
+    try:
+        yield
+    finally:
+        # Whoever installed another handler meanwhile keeps it. None: it was not Python's.
+        if signal.getsignal(signal.SIGCHLD) is handler and before is not None:
+            signal.signal(signal.SIGCHLD, before)
