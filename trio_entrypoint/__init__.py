@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_entrypoint._files.errors import SourceError
     from trio_entrypoint._linux.early import block_signals
     from trio_entrypoint._remote.etcd import EtcdAuth
     from trio_entrypoint._remote.http import Tls
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from trio_entrypoint.activation.etcd import open_etcd_activation
     from trio_entrypoint.activation.file import FileActivation, open_file_activation
     from trio_entrypoint.commands import Command
+    from trio_entrypoint.configuration.custom import (
+        CustomConfiguration,
+        open_custom_configuration,
+    )
+    from trio_entrypoint.configuration.engine import GenerationConfiguration
+    from trio_entrypoint.configuration.file import open_file_configuration
+    from trio_entrypoint.configuration.tar import open_tar_configuration
+    from trio_entrypoint.configuration.validation import (
+        ConfigurationRefusedError,
+        ValidateCommand,
+    )
     from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalTarget, forward_signals, run
     from trio_entrypoint.handlers import (
         FENCING_TOKEN_VARIABLE,
@@ -107,7 +119,9 @@ __all__ = [
     "ConfigurationEvent",
     "ConfigurationFailed",
     "ConfigurationHandler",
+    "ConfigurationRefusedError",
     "ConfigurationState",
+    "CustomConfiguration",
     "DescriptorProbe",
     "EtcdAuth",
     "ExitStatus",
@@ -116,6 +130,7 @@ __all__ = [
     "FunctionProbe",
     "GaveUp",
     "Generation",
+    "GenerationConfiguration",
     "Health",
     "Hook",
     "Hooks",
@@ -144,19 +159,24 @@ __all__ = [
     "Result",
     "RevertibleConfigurationHandler",
     "SignalTarget",
+    "SourceError",
     "StagedUpdate",
     "State",
     "TcpProbe",
     "Tls",
     "Transition",
     "UpdateResult",
+    "ValidateCommand",
     "block_signals",
     "forward_signals",
     "open_all_activation",
     "open_any_activation",
+    "open_custom_configuration",
     "open_etcd_activation",
     "open_file_activation",
+    "open_file_configuration",
     "open_process",
+    "open_tar_configuration",
     "run",
 ]
 
@@ -182,6 +202,14 @@ _HOME = {
     "forward_signals": "entrypoint",
     "open_process": "process",
     "run": "entrypoint",
+    "ConfigurationRefusedError": "configuration.validation",
+    "CustomConfiguration": "configuration.custom",
+    "GenerationConfiguration": "configuration.engine",
+    "SourceError": "_files.errors",
+    "ValidateCommand": "configuration.validation",
+    "open_custom_configuration": "configuration.custom",
+    "open_file_configuration": "configuration.file",
+    "open_tar_configuration": "configuration.tar",
     "EtcdAuth": "_remote.etcd",
     "Tls": "_remote.http",
     "open_all_activation": "activation.combined",

@@ -1,0 +1,1 @@
+"""Ground floor: atomic generations of configuration, safe archives, differences of trees."""

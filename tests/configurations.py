@@ -1,0 +1,65 @@
+"""What the tests of configurations share: archives, trees, and what a target shows."""
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+Tree: TypeAlias = Mapping[str, "str | bytes"]
+"""Contents by path; a path that ends in a slash is a directory."""
+
+
+def archive(files: Tree, mode: str = "w") -> bytes:
+    """A tar archive with these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for path, contents in files.items():
+            member = tarfile.TarInfo(path.rstrip("/"))
+            if path.endswith("/"):
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(member)
+            else:
+                data = contents.encode() if isinstance(contents, str) else contents
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def move_into_place(path: Path, contents: bytes) -> None:
+    """Write a file the way a careful writer does."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(contents)
+    new.rename(path)
+
+
+def contents(directory: "str | os.PathLike[str]") -> dict[str, str]:
+    """What a reader finds who opens a directory once and reads through it.
+
+    Directories end in a slash; a symlink that leads nowhere is nothing.
+    """
+    found: dict[str, str] = {}
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+    def read(descriptor: int, prefix: str) -> None:
+        try:
+            for name in os.listdir(descriptor):
+                if not prefix and name.startswith(".."):
+                    continue
+                try:
+                    status = os.stat(name, dir_fd=descriptor)
+                    if stat.S_ISDIR(status.st_mode):
+                        found[prefix + name + "/"] = ""
+                        read(os.open(name, os.O_RDONLY, dir_fd=descriptor), prefix + name + "/")
+                    else:
+                        with open(os.open(name, os.O_RDONLY, dir_fd=descriptor), "rb") as file:
+                            found[prefix + name] = file.read().decode(errors="surrogateescape")
+                except FileNotFoundError:
+                    continue
+        finally:
+            os.close(descriptor)
+
+    read(root, "")
+    return found

@@ -1,0 +1,428 @@
+"""The store of a target's generations: staged, put in place, trusted or refused, collected.
+
+Each generation is a directory with a number, in the store next to (or in) the target::
+
+    store/3/tree        what the target shows while it is in place
+    store/3/manifest    seals it: paths, modes, hashes, and the digest of its source
+    store/3/trial       it was put in place, and nobody has confirmed it yet
+    store/3/refused     it was rolled back, and why
+
+An update takes these steps. After each of them a reader sees what the last column says, and
+an entrypoint that is killed leaves what the next `Store.open` makes of it.
+
+| | step | a crash after it leaves | readers see |
+| --- | --- | --- | --- |
+| 1 | make `store/4`, fill `store/4/tree` | no manifest: removed | the old |
+| 2 | write `manifest.new`, rename it to `manifest` | not in place: removed | the old |
+| 3 | for a trial, make `store/4/trial` | as before | the old |
+| 4 | for `disk`, syncfs(2) | as before | the old |
+| 5 | make the new pointer beside the old one | as before | the old |
+| 6 | rename it over the old one | the new is in place; on trial it is rolled back | the new |
+| 7 | for `disk`, sync the pointer's directory | as before | the new |
+| 8 | remove what is too old: its manifest, then the rest | no manifest: removed | the new |
+
+A rollback writes `refused` with its reason into the generation in place, and then takes
+steps 4 to 8 with an older one. In place and refused is a rollback that was interrupted:
+`Store.open` completes it. So the switch of the pointer is also what makes a source refused,
+and there is no second record that could disagree.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias, final
+
+import attrs
+
+from trio_entrypoint._files.manifest import Difference, Manifest, difference
+from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
+from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
+from trio_entrypoint._linux.syscalls import sync_file_system
+
+_MANIFEST, _TRIAL, _REFUSED = "manifest", "trial", "refused"
+NOTHING = 0
+"""The number of the empty directory that was at the target before the first generation."""
+
+NOT_CONFIRMED = "the entrypoint ended before the configuration was confirmed"
+
+Fill: TypeAlias = Callable[[TreeWriter], None]
+"""Writes a source into a new tree."""
+
+
+@final
+@attrs.frozen
+class Sealed:
+    """A generation that is complete and never changes."""
+
+    number: int
+    manifest: Manifest
+    path: str
+    """The path of its own target."""
+
+
+class Unwanted(NamedTuple):
+    """A generation to remove."""
+
+    number: int
+    whole: bool
+    """Or all but the record that it was refused."""
+
+
+class NoGenerationError(Exception):
+    """There is no earlier trusted generation to go back to."""
+
+
+class InUseError(Exception):
+    """Another handler, of this entrypoint or of another one, manages the same target."""
+
+
+@final
+class Store:
+    """The generations of one target. `trio_entrypoint._files.opening` makes it.
+
+    Everything blocks, but `publish` and `put_back` only for a few system calls.
+
+    Args:
+        pointer: How the target says what is in place.
+        keep: How many generations before the one in place are kept.
+        share: Whether unchanged files are links to those of the generation before.
+    """
+
+    def __init__(self, pointer: Pointer, *, keep: int, share: bool) -> None:
+        self._pointer = pointer
+        self._keep = keep
+        self._share = share
+        self._lock = _lock(pointer)
+        self.current: Sealed | None = None
+        self.on_trial = False
+        self.refused: dict[str, str] = {}
+        """Reasons by the digest of the source."""
+
+    @property
+    def applied(self) -> bool:
+        """Whether a generation is in place, other than the nothing before the first."""
+        return self.current is not None and self.current.number > NOTHING
+
+    def close(self) -> None:
+        """Let another handler have the target."""
+        os.close(self._lock)
+
+    # --- recovery -------------------------------------------------------------------------
+
+    def recover(self) -> str | None:
+        """Find out what is in place; complete or undo what a crash interrupted.
+
+        Returns:
+            Why the generation in place was not trusted, if it was not.
+        """
+        number = self._pointer.read()
+        found = None if number is None else self._load(number)
+        self.current = found
+        reason = None
+        if found is not None:
+            reason = self._mark(found.number, _REFUSED)
+            if reason is None and self._mark(found.number, _TRIAL) is not None:
+                reason = NOT_CONFIRMED
+            if reason is not None:
+                self._recover_from_trial(reason)
+            self._tidy()
+        self.read_refused()
+        return reason
+
+    def _recover_from_trial(self, reason: str) -> None:
+        assert self.current is not None
+        failed = self.current.number
+        try:
+            self.refuse(reason)
+            self.put_back()
+        except NoGenerationError:
+            # Nothing is better than this source, which need not be at fault: it may be
+            # tried again, but it is not trusted.
+            nothing = self._load(NOTHING)
+            if nothing is None:
+                self._pointer.clear()
+                self.current = None
+            else:
+                self._switch(nothing)
+            self.remove(failed)
+
+    def read_refused(self) -> None:
+        """Find out which sources are refused, and why."""
+        self.refused = {}
+        for number in self._numbers():
+            reason = self._mark(number, _REFUSED)
+            digest = self._digest(number)
+            in_place = self.current is not None and self.current.number == number
+            if reason is not None and digest is not None and not in_place:
+                self.refused[digest] = reason
+
+    # --- going forward --------------------------------------------------------------------
+
+    def stage(
+        self,
+        number: int,
+        digest: str,
+        fill: Fill,
+        limits: Limits,
+        check: Callable[[], None] = lambda: None,
+    ) -> Sealed:
+        """Make a new generation, complete and sealed, not yet in place.
+
+        Args:
+            number: Its number, from `next_number`.
+            digest: The SHA-256 of its source.
+            fill: Writes the source into the tree.
+            limits: How much is accepted.
+            check: Called often; it may raise to give up.
+
+        Raises:
+            OSError, ValueError: It cannot be made, and nothing of it is left.
+        """
+        os.mkdir(self._path(number), 0o755)
+        try:
+            tree = self._path(number, TREE)
+            os.mkdir(tree, 0o755)
+            with TreeWriter(tree, limits=limits, previous=self._previous(), check=check) as writer:
+                fill(writer)
+                manifest = Manifest(writer.finish(), digest)
+            self.seal(number, manifest)
+        except BaseException:
+            self.remove(number)
+            raise
+        return Sealed(number, manifest, self._pointer.published(number))
+
+    def next_number(self) -> int:
+        """A number that no generation has had, of those that anybody remembers."""
+        return max([NOTHING, *self._numbers()]) + 1
+
+    def _previous(self) -> Previous | None:
+        if not self._share or self.current is None or isinstance(self._pointer, FilePointer):
+            return None
+        return Previous(self._path(self.current.number, TREE), self.current.manifest.entries)
+
+    def seal(self, number: int, manifest: Manifest) -> None:
+        """Write a generation's manifest: from now on it is complete."""
+        new = self._path(number, _MANIFEST + ".new")
+        _write(new, manifest.dumps())
+        os.rename(new, self._path(number, _MANIFEST))
+
+    def difference(self, staged: Sealed) -> dict[str, Difference]:
+        """What putting a generation in place changes now."""
+        return difference(
+            {} if self.current is None else self.current.manifest.entries,
+            staged.manifest.entries,
+        )
+
+    def begin_trial(self, staged: Sealed) -> None:
+        """Note that a staged generation will not be trusted before `confirm`."""
+        _write(self._path(staged.number, _TRIAL), b"")
+
+    def publish(self, staged: Sealed, *, trial: bool) -> None:
+        """Put a staged generation in place.
+
+        Raises:
+            OSError: It cannot be; what was in place still is.
+        """
+        self._switch(staged)
+        self.on_trial = trial
+
+    def _switch(self, to: Sealed) -> None:
+        names = list(to.manifest.top_level())
+        try:
+            self._pointer.prepare(to.number, names)
+            self._pointer.switch()
+        except OSError:
+            self._tidy()
+            raise
+        self.current = to
+        self._tidy()
+
+    def _tidy(self) -> None:
+        # What fails here is tried again at the next update and at the next start.
+        with suppress(OSError):
+            self._pointer.tidy([] if self.current is None else self.current.manifest.top_level())
+
+    def confirm(self) -> None:
+        """Trust the generation in place."""
+        if self.current is not None and self.on_trial:
+            os.unlink(self._path(self.current.number, _TRIAL))
+            self.on_trial = False
+
+    # --- going back -----------------------------------------------------------------------
+
+    def before(self) -> Sealed:
+        """The last trusted generation before the one in place.
+
+        Raises:
+            NoGenerationError: There is none.
+        """
+        if self.current is not None:
+            for number in sorted(self._numbers(), reverse=True):
+                if NOTHING < number < self.current.number and self._trusted(number):
+                    found = self._load(number)
+                    if found is not None:
+                        return found
+        raise NoGenerationError(
+            f"{self._pointer.target}: there is no earlier trusted configuration to go back to"
+        )
+
+    def refuse(self, reason: str) -> None:
+        """Note why the generation in place has to go; `put_back` has to follow.
+
+        Raises:
+            NoGenerationError: There is none to go back to.
+        """
+        self.before()
+        assert self.current is not None
+        path = self._path(self.current.number, _REFUSED)
+        _write(path + ".new", reason.encode(errors="surrogateescape"))
+        os.rename(path + ".new", path)
+
+    def put_back(self) -> None:
+        """Put the last trusted generation before the present one in place.
+
+        Raises:
+            OSError, NoGenerationError: It cannot be; the present one stays in place.
+        """
+        assert self.current is not None
+        failed = self.current
+        try:
+            self._switch(self.before())
+        except OSError:
+            with suppress(OSError):
+                os.unlink(self._path(failed.number, _REFUSED))
+            raise
+        self.on_trial = False
+        reason = self._mark(failed.number, _REFUSED)
+        if reason is not None:
+            self.refused[failed.manifest.digest] = reason
+
+    # --- durability -----------------------------------------------------------------------
+
+    def sync_contents(self) -> None:
+        """Bring the staged generation to the disk."""
+        sync_file_system(self._pointer.store)
+
+    def sync_pointer(self) -> None:
+        """Bring the switch to the disk."""
+        descriptor = os.open(self._pointer.parent(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # --- collection -----------------------------------------------------------------------
+
+    def unwanted(self, held: Collection[int]) -> "list[Unwanted]":
+        """What is neither in place, nor kept, nor held.
+
+        Args:
+            held: Numbers of generations that processes were started with, or that are staged.
+        """
+        shown = self._pointer.read()
+        trusted = 0
+        unwanted: list[Unwanted] = []
+        for number in sorted(self._numbers(), reverse=True):
+            if number in held or number == shown:
+                continue
+            newer = self.current is None or number > self.current.number
+            if self._mark(number, _REFUSED) is not None and self._digest(number) is not None:
+                # The record of a refusal, until another source has proved itself.
+                if newer or self.on_trial:
+                    unwanted.append(Unwanted(number, whole=False))
+                    continue
+            elif not newer and trusted < self._keep and self._trusted(number):
+                trusted += 1
+                continue
+            unwanted.append(Unwanted(number, whole=True))
+        return unwanted
+
+    def remove_unwanted(self, unwanted: Iterable[Unwanted]) -> None:
+        """Remove what `unwanted` said. This may take its time, the rest goes on meanwhile."""
+        for number, whole in unwanted:
+            if whole:
+                self.remove(number)
+            else:
+                _remove_tree(self._path(number, TREE))
+
+    def remove(self, number: int) -> None:
+        """Remove a generation that is not in place."""
+        # First what makes it count as complete.
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(number, _MANIFEST))
+        _remove_tree(self._path(number))
+
+    # --- the files of the store -----------------------------------------------------------
+
+    def _path(self, number: int, *names: str) -> str:
+        return os.path.join(self._pointer.store, str(number), *names)
+
+    def _numbers(self) -> Iterable[int]:
+        return [int(name) for name in os.listdir(self._pointer.store) if name.isdecimal()]
+
+    def _mark(self, number: int, name: str) -> str | None:
+        try:
+            return _read(self._path(number, name)).decode(errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+
+    def _digest(self, number: int) -> str | None:
+        try:
+            with open(self._path(number, _MANIFEST), "rb") as file:
+                return file.readline().strip().decode()
+        except FileNotFoundError:
+            return None
+
+    def _trusted(self, number: int) -> bool:
+        return self._mark(number, _TRIAL) is None and self._mark(number, _REFUSED) is None
+
+    def _load(self, number: int) -> Sealed | None:
+        try:
+            manifest = Manifest.loads(_read(self._path(number, _MANIFEST)))
+        except (OSError, ValueError):
+            return None
+        return Sealed(number, manifest, self._pointer.published(number))
+
+
+def _lock(pointer: Pointer) -> int:
+    descriptor = os.open(pointer.store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise InUseError(
+            f"{pointer.target}: another configuration handler manages this target; "
+            "one target has one handler"
+        ) from None
+    return descriptor
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory, or a link in its place, whatever the modes of those below it."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(path)
+        return
+    if status.st_mode & 0o700 != 0o700:
+        os.chmod(path, 0o700)
+    for entry in os.scandir(path):
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(path)

@@ -1,0 +1,155 @@
+"""What a tree consists of, and how two trees differ. Pure: no file is touched here.
+
+A manifest is the sealed description of a generation: every path with its type, mode, owner
+and contents. The difference of two manifests is the report of an update; it is exact after
+a crash too, because it does not depend on what the update did.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from hashlib import sha256
+from typing import Literal, NamedTuple, TypeAlias
+
+import attrs
+
+Difference: TypeAlias = Literal["created", "modified", "deleted"]
+
+
+class Kind(StrEnum):
+    """What an entry of a tree is."""
+
+    FILE = "f"
+    DIRECTORY = "d"
+    SYMLINK = "l"
+
+
+class Entry(NamedTuple):
+    """One path of a tree."""
+
+    kind: Kind
+    mode: int
+    """The nine permission bits; 0 for a symlink, which has none."""
+
+    content: str = ""
+    """A file's SHA-256 in hexadecimal, a symlink's target."""
+
+    size: int = 0
+    owner: tuple[int, int] | None = None
+    """User and group where they were asked for, else those of the entrypoint."""
+
+    time: int | None = None
+    """Time of modification in nanoseconds where it was asked for."""
+
+    sealed: int = 0
+    """Modification time (ns) of the file when it was written: a later one means tampering."""
+
+
+@attrs.frozen
+class Manifest:
+    """A tree's entries by relative path (`os.fsdecode`); `.` is the tree itself."""
+
+    entries: Mapping[str, Entry]
+    digest: str
+    """The SHA-256 of the source that the tree was made from."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of file contents."""
+        return sum(entry.size for entry in self.entries.values())
+
+    def top_level(self) -> Iterator[str]:
+        """The names directly in the tree."""
+        return (path for path in self.entries if "/" not in path and path != ".")
+
+    def dumps(self) -> bytes:
+        """Write it down: the digest on the first line, so that it can be read alone."""
+        body = {path: list(entry) for path, entry in self.entries.items()}
+        return b"%s\n%s\n" % (self.digest.encode(), json.dumps(body).encode())
+
+    @classmethod
+    def loads(cls, text: bytes) -> "Manifest":
+        """Read what `dumps` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        digest, _, body = text.partition(b"\n")
+        try:
+            entries = {
+                path: Entry(
+                    Kind(kind), mode, content, size, tuple(owner) if owner else None, time, sealed
+                )
+                for path, (kind, mode, content, size, owner, time, sealed) in json.loads(
+                    body
+                ).items()
+            }
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {error}") from error
+        return cls(entries, digest.decode())
+
+
+def difference(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Difference]:
+    """What leads from one tree to another, by path.
+
+    A change of type, contents, mode or owner counts; one of times does not. The tree itself
+    (`.`) is reported when its mode or owner changed.
+    """
+    changed: dict[str, Difference] = {}
+    for path, entry in new.items():
+        before = old.get(path)
+        if before is None:
+            changed[path] = "created"
+        elif before[:3] != entry[:3] or before.owner != entry.owner:
+            changed[path] = "modified"
+    for path in old.keys() - new.keys():
+        changed[path] = "deleted"
+    if "." not in old or "." not in new:
+        changed.pop(".", None)
+    return changed
+
+
+def tree_digest(entries: Mapping[str, Entry]) -> str:
+    """The SHA-256 of a tree, whatever the order and the times of its entries."""
+    digest = sha256()
+    for path in sorted(entries):
+        kind, mode, content, size, owner, _, _ = entries[path]
+        line = "\0".join((path, kind.value, str(mode), content, str(size), str(owner)))
+        digest.update(line.encode(errors="surrogateescape") + b"\0\0")
+    return digest.hexdigest()
+
+
+def leads_outside(path: str, target: str, entries: Mapping[str, Entry]) -> bool:
+    """Whether a symlink at `path` leads out of the tree, by any symlinks on its way.
+
+    Loops, and targets that do not exist, lead nowhere: they stay inside.
+    """
+    here = path.split("/")[:-1]
+    todo = target.split("/")[::-1]
+    if target.startswith("/"):
+        return True
+    symlinks = 0
+    while todo:
+        match todo.pop():
+            case "" | ".":
+                continue
+            case "..":
+                if not here:
+                    return True
+                here.pop()
+            case name:
+                here.append(name)
+                entry = entries.get("/".join(here))
+                if entry is not None and entry.kind is Kind.SYMLINK:
+                    symlinks += 1
+                    if symlinks > _MAX_SYMLINKS:
+                        return False
+                    if entry.content.startswith("/"):
+                        return True
+                    here.pop()
+                    todo += entry.content.split("/")[::-1]
+    return False
+
+
+# As path_resolution(7): the kernel follows no more.
+_MAX_SYMLINKS = 40

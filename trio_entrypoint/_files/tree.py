@@ -1,0 +1,388 @@
+"""Writing a tree whose names, links and sizes nobody vouches for, into a directory of ours.
+
+Whatever a source says, nothing is written outside the directory, through a link, or beyond
+the limits:
+
+* A path is split into names; `..`, absolute paths and NUL are refused.
+* The parent of an entry has to be a directory that was made here. It is opened name by name
+  with `O_NOFOLLOW`, relative to its parent's descriptor; files are made with `O_EXCL`.
+* Symlinks are followed on paper, over all entries, when the tree is complete: one that leads
+  outside refuses the whole tree, whatever other links it leads through.
+
+Unchanged files are linked from the previous generation when that is asked for, unless
+somebody wrote to them after they were sealed. (Large ones are not: what they contain is
+known only when they have been written.)
+"""
+
+import os
+import stat
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from types import TracebackType
+from typing import final
+
+import attrs
+
+from trio_entrypoint._files.directories import Directories
+from trio_entrypoint._files.errors import SourceError
+from trio_entrypoint._files.manifest import Entry, Kind, leads_outside
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Larger files are written piece by piece, so that memory does not depend on their size.
+_CHUNK = 1024 * 1024
+_MAX_DEPTH = 128
+_MAX_PATH = 3072  # PATH_MAX is 4096, and the path of the generation comes before it
+_NAMES = {Kind.FILE: "a file", Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symlink"}
+
+
+@attrs.frozen
+class Limits:
+    """How much a tree may hold."""
+
+    members: int = 100_000
+    size: int = 256 * 1024 * 1024
+    """Bytes of file contents, unpacked."""
+
+
+@attrs.frozen
+class Previous:
+    """A tree to share unchanged files with."""
+
+    path: str
+    entries: Mapping[str, Entry]
+
+
+@final
+class TreeWriter:
+    """Fills an empty directory, and knows what is in it. Close it, or use it in `with`.
+
+    Args:
+        root: The directory: empty, and nobody else writes to it.
+        limits: How much is accepted.
+        previous: The tree to link unchanged files from; None writes all of them.
+        check: Called often; it may raise to give up.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        limits: Limits | None = None,
+        previous: Previous | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.entries: dict[str, Entry] = {".": Entry(Kind.DIRECTORY, 0o755)}
+        self._root = root
+        self.limits = Limits() if limits is None else limits
+        self._check = check
+        self._members = 0
+        self._size = 0
+        self._earlier: set[str] = set()
+        self._previous_entries: Mapping[str, Entry] = {}
+        self._previous: Directories | None = None
+        self._directories = Directories(root)
+        if previous is not None:
+            try:
+                self._previous = Directories(previous.path)
+                self._previous_entries = previous.entries
+            except OSError:
+                pass  # sharing only saves time and space
+
+    def __enter__(self) -> "TreeWriter":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._directories.close()
+        if self._previous is not None:
+            self._previous.close()
+
+    def next_layer(self) -> None:
+        """What comes now wins over what is there, also where the types differ."""
+        self._earlier = set(self.entries)
+
+    def directory(
+        self,
+        path: str,
+        mode: int = 0o755,
+        *,
+        owner: tuple[int, int] | None = None,
+        time: int | None = None,
+    ) -> None:
+        """Make a directory, or give one that is there another mode, owner and time."""
+        path = self._normalise(path)
+        if path != "." and not self._is_directory(path):
+            parent, name = self._place(path, Kind.DIRECTORY)
+            with _naming(path):
+                os.mkdir(name, 0o700, dir_fd=parent)
+        self.entries[path] = Entry(Kind.DIRECTORY, mode & 0o777, owner=owner, time=time)
+        self._earlier.discard(path)
+
+    def file(
+        self,
+        path: str,
+        mode: int,
+        size: int,
+        read: Callable[[int], bytes],
+        *,
+        owner: tuple[int, int] | None = None,
+        time: int | None = None,
+    ) -> None:
+        """Make a file.
+
+        Args:
+            path: Where, relative to the tree.
+            mode: Permission bits; others are dropped.
+            size: Its size in bytes; it counts against the limit before anything is read.
+            read: Gives at most so many bytes of its contents, and none at its end.
+            owner: User and group; None for those of this process.
+            time: Time of modification (ns); None for now.
+        """
+        path = self._normalise(path)
+        if size > self.limits.size - self._size:
+            raise SourceError(
+                f"{path!r}: more than {self.limits.size} bytes in all (max_size), unpacked"
+            )
+        self._size += size
+        parent, name = self._place(path, Kind.FILE)
+        try:
+            data = read(min(size, _CHUNK)) if size else b""
+            if len(data) == size:
+                content = sha256(data).hexdigest()
+                entry = Entry(Kind.FILE, mode & 0o777, content, size, owner, time)
+                sealed = self._link_unchanged(path, entry, parent, name)
+                if sealed is None:
+                    sealed = self._write(entry, parent, name, data)
+            else:
+                entry = Entry(Kind.FILE, mode & 0o777, "", size, owner, time)
+                entry = self._stream(path, entry, parent, name, data, read)
+                sealed = entry.sealed
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+        self.entries[path] = entry._replace(sealed=sealed)
+
+    def symlink(
+        self,
+        path: str,
+        target: str,
+        *,
+        owner: tuple[int, int] | None = None,
+        time: int | None = None,
+    ) -> None:
+        """Make a symlink; where it leads is checked when the tree is complete."""
+        path = self._normalise(path)
+        if not target or "\0" in target:
+            raise SourceError(f"{path!r}: a symlink without a proper target: {target!r}")
+        parent, name = self._place(path, Kind.SYMLINK)
+        with _naming(path):
+            os.symlink(target, name, dir_fd=parent)
+            if owner is not None:
+                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+            if time is not None:
+                os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
+        self.entries[path] = Entry(Kind.SYMLINK, 0, target, 0, owner, time)
+
+    def hardlink(self, path: str, target: str) -> None:
+        """Make another name for a file or symlink that is in the tree already."""
+        path = self._normalise(path)
+        target = self._normalise(target, of=path)
+        entry = self.entries.get(target)
+        if entry is None or entry.kind is Kind.DIRECTORY:
+            raise SourceError(
+                f"{path!r}: a hard link to {target!r}, which is no file that came before it"
+            )
+        if target == path:
+            return
+        parent, name = self._place(path, entry.kind)
+        with _naming(path):
+            before, _, old = target.rpartition("/")
+            os.link(
+                old,
+                name,
+                src_dir_fd=self._directories.descriptor(before),
+                dst_dir_fd=parent,
+                follow_symlinks=False,
+            )
+        self.entries[path] = entry
+
+    def finish(self) -> dict[str, Entry]:
+        """Check where the symlinks lead, give the directories their modes; return all entries.
+
+        Raises:
+            SourceError: A symlink leads outside.
+        """
+        for path, entry in self.entries.items():
+            if entry.kind is Kind.SYMLINK and leads_outside(path, entry.content, self.entries):
+                raise SourceError(
+                    f"{path!r}: a symlink to {entry.content!r}, which leads outside the target"
+                )
+        # From the deepest up: a directory may be given a mode that keeps us out, too.
+        for path in sorted(self.entries, reverse=True):
+            entry = self.entries[path]
+            if entry.kind is Kind.DIRECTORY:
+                with _naming(path):
+                    descriptor = self._directories.descriptor("" if path == "." else path)
+                    if entry.owner is not None:
+                        os.fchown(descriptor, *entry.owner)
+                    os.fchmod(descriptor, entry.mode)
+                    if entry.time is not None:
+                        os.utime(descriptor, ns=(entry.time, entry.time))
+        return self.entries
+
+    def _normalise(self, path: str, of: str | None = None) -> str:
+        """The path without `.` and repeated slashes; refuse one that leads elsewhere."""
+        names = path.split("/")
+        if "" in names or "." in names or ".." in names or "\0" in path:
+            what = repr(path) if of is None else f"{of!r}: a hard link to {path!r}"
+            if path.startswith("/"):
+                raise SourceError(f"{what}: an absolute path, expected a relative one")
+            if ".." in names:
+                raise SourceError(f"{what}: leads outside the target by '..'")
+            if "\0" in path:
+                raise SourceError(f"{what}: a name with a NUL byte")
+            names = [name for name in names if name not in ("", ".")]
+            path = "/".join(names) or "."
+        if len(names) > _MAX_DEPTH or len(path) > _MAX_PATH:
+            raise SourceError(
+                f"{path[:100]!r}...: deeper than {_MAX_DEPTH} directories "
+                f"or longer than {_MAX_PATH} bytes"
+            )
+        return path
+
+    def _is_directory(self, path: str) -> bool:
+        entry = self.entries.get(path)
+        return entry is not None and entry.kind is Kind.DIRECTORY
+
+    def _place(self, path: str, kind: Kind) -> tuple[int, str]:
+        """Make room for an entry; return its parent's descriptor and its name there."""
+        self._check()
+        self._members += 1
+        if self._members > self.limits.members:
+            raise SourceError(f"{path!r}: more than {self.limits.members} entries (max_members)")
+        parent, _, name = path.rpartition("/")
+        if parent and not self._is_directory(parent):
+            self._make_parent(parent, path)
+        if path in self.entries:
+            self._replace(path, kind)
+        self._earlier.discard(path)
+        return self._directories.descriptor(parent), name
+
+    def _make_parent(self, path: str, child: str) -> None:
+        entry = self.entries.get(path)
+        if entry is not None and path not in self._earlier:
+            what = "a symlink" if entry.kind is Kind.SYMLINK else "a file"
+            raise SourceError(f"{child!r}: {path!r} is {what}, not a directory to write into")
+        self.directory(path)
+
+    def _replace(self, path: str, kind: Kind) -> None:
+        """Remove what an entry of another kind, or a later one of the same path, replaces."""
+        entry = self.entries[path]
+        if path == ".":
+            raise SourceError(f"'.': {_NAMES[kind]} where the target's directory is")
+        if entry.kind is Kind.DIRECTORY:
+            below = [other for other in self.entries if other.startswith(path + "/")]
+            if not self._earlier.issuperset([path, *below]):
+                raise SourceError(f"{path!r}: {_NAMES[kind]} where a directory is")
+            for other in sorted(below, reverse=True):
+                self._remove(other)
+            self._remove(path)
+        elif kind is Kind.DIRECTORY and path not in self._earlier:
+            raise SourceError(f"{path!r}: a directory where {_NAMES[entry.kind]} is")
+        else:
+            self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        entry = self.entries.pop(path)
+        descriptor = self._directories.descriptor(parent)
+        with _naming(path):
+            if entry.kind is Kind.DIRECTORY:
+                self._directories.forget(path)
+                os.rmdir(name, dir_fd=descriptor)
+            else:
+                os.unlink(name, dir_fd=descriptor)
+
+    def _link_unchanged(self, path: str, entry: Entry, parent: int, name: str) -> int | None:
+        """Link a file from the previous tree, if it is there as it was sealed."""
+        before = self._previous_entries.get(path)
+        if self._previous is None or before is None or before[:6] != entry[:6]:
+            return None
+        try:
+            directory = self._previous.descriptor(path.rpartition("/")[0])
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if (status.st_mtime_ns, status.st_size, status.st_mode) != (
+                before.sealed,
+                before.size,
+                stat.S_IFREG | before.mode,
+            ):
+                return None
+            os.link(name, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
+        except OSError:  # too many links, say; sharing only saves time and space
+            return None
+        return before.sealed
+
+    def _write(self, entry: Entry, parent: int, name: str, data: bytes) -> int:
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            _write_all(descriptor, data)
+            return _finish_file(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
+    def _stream(
+        self,
+        path: str,
+        entry: Entry,
+        parent: int,
+        name: str,
+        data: bytes,
+        read: Callable[[int], bytes],
+    ) -> Entry:
+        """Write a file that is not held in memory as a whole."""
+        digest = sha256()
+        missing = entry.size
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            while data:
+                self._check()
+                digest.update(data)
+                _write_all(descriptor, data)
+                missing -= len(data)
+                data = read(min(missing, _CHUNK)) if missing else b""
+            if missing:
+                raise SourceError(f"{path!r}: ends {missing} bytes before its size, {entry.size}")
+            entry = entry._replace(content=digest.hexdigest())
+            entry = entry._replace(sealed=_finish_file(descriptor, entry))
+        finally:
+            os.close(descriptor)
+        return entry
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _finish_file(descriptor: int, entry: Entry) -> int:
+    """Give a written file its owner, mode and time; return the time as the kernel keeps it."""
+    if entry.owner is not None:
+        os.fchown(descriptor, *entry.owner)
+    os.fchmod(descriptor, entry.mode)
+    if entry.time is not None:
+        os.utime(descriptor, ns=(entry.time, entry.time))
+    return os.fstat(descriptor).st_mtime_ns
+
+
+@contextmanager
+def _naming(path: str) -> Generator[None]:
+    """Name the path that the user knows in an error that knows only its last name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error

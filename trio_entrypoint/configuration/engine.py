@@ -1,0 +1,392 @@
+"""The handler behind every configuration that is kept in generations.
+
+`events` come from a task that watches the source; `stage`, `commit`, `rollback` and
+`confirm` run in the caller's task. Reading and writing happens in a worker thread, which
+asks often whether the caller was cancelled; putting a generation in place is a few system
+calls right here, so that a cancellation cannot fall into the middle of it.
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias, final
+
+import attrs
+import trio
+
+from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._files.errors import SourceError
+from trio_entrypoint._files.generations import NoGenerationError, Sealed, Store
+from trio_entrypoint._files.manifest import Difference, difference
+from trio_entrypoint._files.tree import Limits
+from trio_entrypoint._nursery import open_background
+from trio_entrypoint.configuration.results import ResultChannel
+from trio_entrypoint.configuration.source import Source, SourceChangedError
+from trio_entrypoint.configuration.validation import (
+    ConfigurationRefusedError,
+    Validator,
+    as_validator,
+)
+from trio_entrypoint.configuration.watching import tell_changes
+from trio_entrypoint.handlers import (
+    GENERATION_VARIABLE,
+    ConfigurationEvent,
+    Generation,
+    Modification,
+    UpdateResult,
+)
+
+_logger = logging.getLogger(__name__)
+
+Durability: TypeAlias = Literal["process", "disk"]
+
+# How often a source that changes while it is read is read again, before that is an error.
+_ATTEMPTS = 5
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Options:
+    """What all configurations in generations can be told."""
+
+    validate: Validator | None = attrs.field(default=None, converter=as_validator)
+    durability: Durability = "process"
+    settle: float = 0.0
+    limits: Limits = attrs.field(factory=Limits)
+
+    def __attrs_post_init__(self) -> None:
+        if self.durability not in ("process", "disk"):
+            raise ValueError(f"durability is {self.durability!r}, expected 'process' or 'disk'")
+        if not 0 <= self.settle < math.inf:
+            raise ValueError(f"settle is {self.settle!r}, expected seconds, at least 0")
+
+
+@final
+class GenerationConfiguration:
+    """A configuration kept in generations. `open_tar_configuration` and its like make it."""
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        options: Options,
+        events: "NewestChannel[ConfigurationEvent]",
+        results: ResultChannel[UpdateResult],
+    ) -> None:
+        self._source = source
+        self._store = store
+        self._options = options
+        self._events = events
+        self._results = results
+        self._staging = trio.Lock()
+        self._switching = trio.Lock()
+        self._held: Counter[int] = Counter()
+        self._collectable = trio.Event()
+        self._collectable.set()
+
+    @property
+    def events(self) -> "trio.MemoryReceiveChannel[ConfigurationEvent]":
+        """The newest state of the source; the first is its state at opening time."""
+        return self._events.events
+
+    @property
+    def results(self) -> "trio.MemoryReceiveChannel[UpdateResult]":
+        """Every result since this was first asked for, in order, for observers."""
+        return self._results.receiver
+
+    @property
+    def applied(self) -> bool:
+        """Whether a configuration is in place, from this run or from an earlier one."""
+        return self._store.applied
+
+    @property
+    def generation(self) -> Generation | None:
+        """The generation in place; None when there is none."""
+        current = self._store.current
+        if current is None or not self._store.applied:
+            return None
+        return Generation(current.number, current.manifest.digest, Path(current.path))
+
+    @asynccontextmanager
+    async def stage(self) -> "AsyncGenerator[StagedGeneration]":
+        """Prepare the newest source next to the target, validated, not yet in place.
+
+        Leaving the block without `commit()` removes what was prepared. Neither a broken
+        source nor a validator's refusal raises: it is `StagedGeneration.error`. One update
+        is staged at a time: others wait for the block's end.
+        """
+        async with self._staging:
+            staged = StagedGeneration(self, time.monotonic())
+            number = self._store.next_number()
+            with self._holding(number):
+                try:
+                    staged.sealed, staged.error = await self._prepare(number)
+                    yield staged
+                finally:
+                    if staged.sealed is not None and not staged.in_place:
+                        with trio.CancelScope(shield=True):
+                            await trio.to_thread.run_sync(self._store.remove, number)
+
+    async def update(self) -> UpdateResult:
+        """Apply the newest source: `stage()` and `commit()` in one.
+
+        The result also goes to `results`. Cancellation waits for the current step and then
+        leaves the old configuration in place.
+        """
+        async with self.stage() as staged:
+            return await staged.commit()
+
+    @contextmanager
+    def pin(self) -> Generator[Mapping[str, str]]:
+        """Hold the generation in place for a process, and give the environment that names it.
+
+        Within the block that generation is not collected, whatever is applied meanwhile.
+        """
+        generation = self.generation
+        if generation is None:
+            yield {}
+            return
+        with self._holding(generation.number):
+            yield {GENERATION_VARIABLE: str(generation.path)}
+
+    async def confirm(self) -> None:
+        """Trust the generation in place; what it replaced may be collected."""
+        async with self._switching:
+            self._store.confirm()
+            if self._options.durability == "disk":
+                await trio.to_thread.run_sync(self._store.sync_contents)
+            self._collectable.set()
+
+    async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
+        """Put the last trusted generation before the present one in place, in one step.
+
+        The source that is rolled back from is remembered by its digest and refused, for
+        `reason`, until another one was applied and trusted. Without an earlier trusted
+        generation nothing changes, and the result says so.
+
+        Cancellation is possible only before the first step.
+        """
+        started = time.monotonic()
+        async with self._switching:
+            failed = self._store.current
+            unknown = None
+            try:
+                self._store.refuse(reason)
+                with trio.CancelScope(shield=True):
+                    if self._options.durability == "disk":
+                        await trio.to_thread.run_sync(self._store.sync_contents)
+                    self._store.put_back()
+                    unknown = await self._sync_pointer()
+            except (OSError, NoGenerationError) as error:
+                return self._publish(started, error=error)
+            assert failed is not None
+            assert self._store.current is not None
+            changed = difference(failed.manifest.entries, self._store.current.manifest.entries)
+            return self._publish(started, changed, durability_error=unknown)
+
+    async def collect(self) -> None:
+        """Remove what is not needed any more, whenever there may be something, for ever."""
+        while True:
+            await self._collectable.wait()
+            self._collectable = trio.Event()
+            try:
+                # Decided here, so that what is staged or put in place meanwhile is safe.
+                unwanted = self._store.unwanted(self._held)
+                if unwanted:
+                    await trio.to_thread.run_sync(self._store.remove_unwanted, unwanted)
+                    self._store.read_refused()
+            except OSError as error:
+                _logger.warning("old generations cannot be removed: %s", error)
+
+    async def commit(self, staged: "StagedGeneration", trial: bool) -> UpdateResult:
+        """Put a staged generation in place; see `StagedGeneration.commit`."""
+        async with self._switching:
+            if staged.error is None and staged.sealed is not None:
+                reason = self._store.refused.get(staged.sealed.manifest.digest)
+                if reason is not None:
+                    staged.error = _refused(reason)
+            if staged.error is not None:
+                return self._publish(staged.started, error=staged.error)
+            if staged.sealed is None or staged.in_place:
+                return self._publish(staged.started)
+            try:
+                if trial:
+                    self._store.begin_trial(staged.sealed)
+                if self._options.durability == "disk":
+                    await trio.to_thread.run_sync(self._store.sync_contents)
+                changed = self._store.difference(staged.sealed)
+                self._store.publish(staged.sealed, trial=trial)
+            except OSError as error:
+                return self._publish(staged.started, error=error)
+            staged.in_place = True
+            unknown = await self._sync_pointer()
+            self._collectable.set()
+            return self._publish(staged.started, changed, durability_error=unknown)
+
+    def would_change(self, staged: "StagedGeneration") -> Mapping[str, Modification]:
+        """What putting a staged generation in place would change now."""
+        if staged.error is not None or staged.sealed is None:
+            return {}
+        return _modifications(self._store.difference(staged.sealed))
+
+    async def _prepare(self, number: int) -> tuple[Sealed | None, Exception | None]:
+        """Make a generation of the newest source, if that is another one, and validate it."""
+        error: Exception | None = None
+        for _ in range(_ATTEMPTS):
+            try:
+                sealed = await trio.to_thread.run_sync(self._stage, number)
+                break
+            except SourceChangedError as changed:
+                error = changed
+            except (OSError, SourceError, ConfigurationRefusedError) as failed:
+                return None, failed
+        else:
+            return None, error
+        if sealed is None or self._options.validate is None:
+            return sealed, None
+        try:
+            if await self._options.validate(Path(sealed.path)) is False:
+                return sealed, ConfigurationRefusedError("the validator returned False")
+        except Exception as refusal:  # noqa: BLE001 - a validator refuses by raising anything
+            return sealed, refusal
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._store.remove, number)
+            raise
+        return sealed, None
+
+    def _stage(self, number: int) -> Sealed | None:
+        """Read the source into a new generation; None when it is the one in place. In a thread."""
+        check = trio.from_thread.check_cancelled
+        with self._source.snapshot(check) as snapshot:
+            current = self._store.current
+            if (
+                self._store.applied
+                and current is not None
+                and current.manifest.digest == snapshot.digest
+            ):
+                return None
+            reason = self._store.refused.get(snapshot.digest)
+            if reason is not None:
+                raise _refused(reason)
+            return self._store.stage(
+                number,
+                snapshot.digest,
+                lambda tree: snapshot.write(tree, check),
+                self._options.limits,
+                check,
+            )
+
+    async def _sync_pointer(self) -> OSError | None:
+        """Bring a switch to the disk, if asked to; return why that is unknown."""
+        if self._options.durability != "disk":
+            return None
+        with trio.CancelScope(shield=True):
+            try:
+                await trio.to_thread.run_sync(self._store.sync_pointer)
+            except OSError as error:
+                return error
+        return None
+
+    def _publish(
+        self,
+        started: float,
+        changed: Mapping[str, Difference] | None = None,
+        *,
+        error: Exception | None = None,
+        durability_error: Exception | None = None,
+    ) -> UpdateResult:
+        self._collectable.set()
+        current = self._store.current
+        result = UpdateResult(
+            error=error,
+            changed=_modifications(changed or {}),
+            generation=self.generation,
+            size=0 if current is None else current.manifest.size,
+            seconds=time.monotonic() - started,
+            durability_error=durability_error,
+        )
+        self._results.send(result)
+        return result
+
+    @contextmanager
+    def _holding(self, number: int) -> Generator[None]:
+        """Keep a generation from being collected."""
+        self._held[number] += 1
+        try:
+            yield
+        finally:
+            self._held[number] -= 1
+            if not self._held[number]:
+                del self._held[number]
+            self._collectable.set()
+
+
+@final
+class StagedGeneration:
+    """An update that is complete and validated, but not in place yet."""
+
+    def __init__(self, handler: GenerationConfiguration, started: float) -> None:
+        self._handler = handler
+        self.started = started
+        self.sealed: Sealed | None = None
+        self.error: Exception | None = None
+        """Why it cannot be put in place; None when it can."""
+        self.in_place = False
+
+    @property
+    def changed(self) -> Mapping[str, Modification]:
+        """What putting it in place would change, by relative path; empty for nothing."""
+        return self._handler.would_change(self)
+
+    async def commit(self, *, trial: bool = False) -> UpdateResult:
+        """Put it in place, in one step, and publish the result.
+
+        A staged update with an `error` changes nothing, and the result carries that error.
+        Cancellation is possible only before the step: whoever sees `trio.Cancelled` knows
+        that nothing was changed.
+
+        Args:
+            trial: The new generation is not trusted until `confirm()`. An entrypoint that
+                is killed before that goes back to the last trusted one at its next start.
+        """
+        return await self._handler.commit(self, trial)
+
+
+@asynccontextmanager
+async def open_generations(
+    source: Source, open_store: Callable[[], Store], options: Options
+) -> AsyncGenerator[GenerationConfiguration]:
+    """Manage a target by a source.
+
+    Args:
+        source: Where the configuration comes from.
+        open_store: Opens the target's generations, in a worker thread.
+        options: What the user said.
+    """
+    store = await trio.to_thread.run_sync(open_store)
+    try:
+        async with source.watch() as watch:
+            with (
+                NewestChannel[ConfigurationEvent]() as events,
+                ResultChannel[UpdateResult]() as results,
+            ):
+                handler = GenerationConfiguration(source, store, options, events, results)
+                tell = partial(tell_changes, watch, events, options.settle)
+                async with open_background(tell, handler.collect):
+                    yield handler
+    finally:
+        store.close()
+
+
+def _modifications(changed: Mapping[str, Difference]) -> dict[str, Modification]:
+    return {path: Modification(what) for path, what in changed.items()}
+
+
+def _refused(reason: str) -> ConfigurationRefusedError:
+    return ConfigurationRefusedError(f"this source was rolled back before: {reason}")

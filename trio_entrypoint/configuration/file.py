@@ -1,0 +1,122 @@
+"""A single file as the source of a single file: `open_file_configuration`."""
+
+import os
+import stat
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from typing import final
+
+import attrs
+
+from trio_entrypoint._files.opening import open_file
+from trio_entrypoint._files.tree import Limits, TreeWriter
+from trio_entrypoint._linux.watch import open_path_watch
+from trio_entrypoint.configuration.engine import (
+    Durability,
+    GenerationConfiguration,
+    Options,
+    open_generations,
+)
+from trio_entrypoint.configuration.reading import HashingReader, open_settled
+from trio_entrypoint.configuration.source import Check, Snapshot, SourceChangedError, SourceWatch
+from trio_entrypoint.configuration.validation import Validate
+
+
+@final
+@attrs.frozen
+class FileSource:
+    """A file that becomes one file of the configuration.
+
+    Args:
+        path: Where it is.
+        name: Its path in the configuration.
+        mode: Permission bits; None for those of the source.
+        owner: User and group by number; None for those of the entrypoint.
+    """
+
+    path: "str | os.PathLike[str]"
+    name: str
+    mode: int | None = None
+    owner: tuple[int, int] | None = None
+
+    def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
+        """Watch the file's path."""
+        return open_path_watch(self.path)
+
+    @contextmanager
+    def snapshot(self, check: Check) -> Generator[Snapshot]:
+        """Open the file, and hash it."""
+        with open_settled(self.path) as descriptor:
+            yield _FileSnapshot(self, HashingReader(descriptor, check).digest(), descriptor)
+
+
+@final
+@attrs.frozen
+class _FileSnapshot:
+    _source: FileSource
+    digest: str
+    _descriptor: int
+
+    def write(self, tree: TreeWriter, check: Check) -> None:
+        status = os.fstat(self._descriptor)
+        mode = stat.S_IMODE(status.st_mode) if self._source.mode is None else self._source.mode
+        reader = HashingReader(self._descriptor, check)
+        tree.file(self._source.name, mode, status.st_size, reader.read, owner=self._source.owner)
+        if reader.digest() != self.digest:
+            raise SourceChangedError(f"{os.fspath(self._source.path)}: written while it was read")
+
+
+@asynccontextmanager
+async def open_file_configuration(
+    source: "str | os.PathLike[str]",
+    target: "str | os.PathLike[str]",
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+    validate: Validate | None = None,
+    durability: Durability = "process",
+    keep: int = 3,
+    max_size: int = 256 * 1024 * 1024,
+    settle: float = 0.0,
+) -> AsyncGenerator[GenerationConfiguration]:
+    """Manage a file that is delivered as a file: replaced by rename, never written in place.
+
+    Args:
+        source: The file delivered; neither it nor the directories on the way need to exist.
+        target: The file managed. What is there already becomes the first generation. Its
+            parent is made if it is missing. The generations are kept beside it, in
+            `.NAME.generations`, and the target is a hard link to the one in place.
+        mode: Permission bits of the target; None for those of the source.
+        owner: User and group of the target by number; None for those of the entrypoint.
+        validate: Decides before anything is put in place: an async function that gets the
+            path of the new file and raises, or returns False, to refuse; or a command, in
+            which `{path}` becomes that path (see `ValidateCommand`).
+        durability: `process` survives a SIGKILL of the entrypoint, `disk` a power loss, too.
+        keep: How many generations before the one in place are kept. At least 1.
+        max_size: How many bytes the file may have.
+        settle: Seconds of quiet before a change of the source is told.
+
+    Raises:
+        IsADirectoryError: There is something at the target that is no file.
+        OSError: The target cannot be managed; the message names the path and the reason.
+        InUseError: Another handler manages the target.
+        ValueError: An argument is out of range.
+
+    Example::
+
+        async with open_file_configuration("/incoming/app.conf", "/etc/app.conf") as configuration:
+            result = await configuration.update()
+    """
+    path = os.fspath(target)
+    options = Options(
+        validate=validate, durability=durability, settle=settle, limits=Limits(1, max_size)
+    )
+    if mode is not None and not 0 <= mode <= 0o777:
+        raise ValueError(f"mode is {mode:#o}, expected permission bits, 0 to 0o777")
+    async with open_generations(
+        FileSource(source, os.path.basename(path), mode, owner),
+        partial(open_file, path, keep=keep),
+        options,
+    ) as configuration:
+        yield configuration
