@@ -14,7 +14,7 @@ import attrs
 import trio
 from attrs.validators import and_, ge, in_, le, matches_re
 
-from trio_entrypoint.commands import Command, CommandError
+from trio_entrypoint.commands import Command, CommandFailedError
 
 __all__ = [
     "AskedProbe",
@@ -143,7 +143,7 @@ class CommandProbe:
         """Run it."""
         try:
             await self.command.run()
-        except CommandError as error:
+        except CommandFailedError as error:
             raise ProbeError(str(error)) from error
 
 

@@ -46,22 +46,6 @@ class ProcessState(Enum):
     GAVE_UP = "gave up"
     """It failed for good."""
 
-    @property
-    def alive(self) -> bool:
-        """Whether there is a process."""
-        return self in _ALIVE
-
-
-_ALIVE = frozenset(
-    {
-        ProcessState.RUNNING,
-        ProcessState.READY,
-        ProcessState.RELOADING,
-        ProcessState.UNHEALTHY,
-        ProcessState.STOPPING,
-    }
-)
-
 
 @final
 class ConfigurationState(Enum):
@@ -110,7 +94,7 @@ class State:
     @property
     def alive(self) -> bool:
         """Whether there is a process."""
-        return self.process.alive
+        return self.pid is not None
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,247 @@
+"""Applying configurations to a supervised process: staging, switches, reloads, trials.
+
+One task does all of it, so that nothing of it overlaps: what has to be done next is decided in
+`_decisions.py`, each time anew. An update takes these steps:
+
+1. Stage the newest source while the process runs. A change that comes meanwhile makes this
+   staging void; a verdict on the trial that is on interrupts it.
+2. It is broken, or refused: tell it. Nothing else has happened.
+3. `on_change` says restart, or no process runs: hold the process down, commit, let go. The
+   other task starts it again.
+4. Otherwise commit under the running process, and reload it.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast, final
+
+import trio
+
+from trio_entrypoint._attend import reload
+from trio_entrypoint._decisions import (
+    ConfigurationDuty,
+    Trial,
+    choose,
+    reloads,
+    trial_deadline,
+)
+from trio_entrypoint._supervision import Supervision
+from trio_entrypoint.handlers import (
+    ConfigurationChanged,
+    ConfigurationDeleted,
+    ConfigurationEvent,
+    ConfigurationFailed,
+    ConfigurationHandler,
+    Result,
+    RevertibleConfigurationHandler,
+    StagedUpdate,
+)
+from trio_entrypoint.policies import OnChange, Reload, Restart
+from trio_entrypoint.states import Cause, ProcessState
+
+__all__ = ["Configurator"]
+
+_PATIENCE = 10
+"""Stagings in a row that a change makes void. A source that never rests is applied too."""
+
+
+@final
+class Configurator:
+    """Does what has to be done about the configuration of one supervised process."""
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        handler: ConfigurationHandler[Result] | None,
+        on_change: OnChange,
+        reload_timeout: float,
+    ) -> None:
+        self._supervision = supervision
+        self._facts = supervision.facts
+        self._optional = handler
+        self._on_change = on_change
+        self._reload_timeout = reload_timeout
+        self._superseded = 0
+
+    @property
+    def _handler(self) -> ConfigurationHandler[Result]:
+        assert self._optional is not None  # without one there is nothing to apply
+        return self._optional
+
+    async def watch(self) -> None:
+        """Take in what the handler tells."""
+        async for event in self._handler.events:
+            self._take(event)
+
+    def refresh(self) -> None:
+        """Take in what the handler has told and `watch` has not received yet."""
+        if self._optional is None:
+            return
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            self._take(self._handler.events.receive_nowait())
+
+    def _take(self, event: ConfigurationEvent) -> None:
+        match event:
+            case ConfigurationChanged():
+                self._facts.changed = True
+                self._supervision.look(Cause.CONFIGURATION_APPLIED)
+            case ConfigurationDeleted():
+                self._nothing_to_apply(Cause.CONFIGURATION_DELETED, None)
+            case ConfigurationFailed(error=error):
+                self._nothing_to_apply(Cause.CONFIGURATION_UNREADABLE, error)
+
+    def _nothing_to_apply(self, cause: Cause, error: Exception | None) -> None:
+        self._facts.changed = False
+        self._facts.looked = True
+        self._supervision.tell(cause, error=error)
+        self._supervision.look(cause)
+
+    async def work(self) -> None:
+        """Do for ever what has to be done."""
+        while True:
+            match self._supervision.configuration_duty():
+                case ConfigurationDuty.ROLL_BACK:
+                    await self._roll_back()
+                case ConfigurationDuty.CONFIRM:
+                    await self._confirm()
+                case ConfigurationDuty.STAGE:
+                    await self._stage()
+                case ConfigurationDuty.RELOAD:
+                    self._facts.reload = False
+                    await self._reload(reloads(self._on_change), Cause.OPERATOR)
+                case ConfigurationDuty.NOTHING:
+                    deadline = trial_deadline(self._facts, self._supervision.within)
+                    await self._supervision.wait(
+                        deadline if deadline > trio.current_time() else math.inf
+                    )
+
+    # --- updates
+
+    async def _stage(self) -> None:
+        facts, supervision = self._facts, self._supervision
+        supervision.refresh()
+        facts.changed = False  # whatever comes from now on may not be in it
+        with trio.CancelScope(
+            deadline=trial_deadline(facts, supervision.within)
+        ) as supervision.staging:
+            async with self._handler.stage() as staged:
+                supervision.staging.deadline = math.inf
+                supervision.staging = None
+                supervision.refresh()
+                await self._switch(staged)
+                return
+        supervision.staging = None
+        facts.changed = True
+
+    async def _switch(self, staged: StagedUpdate[Result]) -> None:
+        facts, supervision = self._facts, self._supervision
+        if facts.changed and self._superseded < _PATIENCE:
+            self._superseded += 1
+            return
+        self._superseded = 0
+        if supervision.configuration_duty() in (
+            ConfigurationDuty.ROLL_BACK,
+            ConfigurationDuty.CONFIRM,
+        ):
+            facts.changed = True
+            return
+        if staged.error is not None:
+            self._refused(await staged.commit())
+            return
+        action = choose(self._on_change, staged.changed)
+        if action == Restart() or not supervision.journal.state.ready:
+            async with supervision.process_down(Cause.CONFIGURATION_APPLIED):
+                self._committed(await self._commit(staged))
+        elif self._committed(await self._commit(staged)):
+            await self._reload(
+                action if isinstance(action, list) else [], Cause.CONFIGURATION_APPLIED
+            )
+
+    async def _commit(self, staged: StagedUpdate[Result]) -> Result:
+        return await staged.commit(trial=self._supervision.within is not None)
+
+    def _committed(self, result: Result) -> bool:
+        if result.error is not None:
+            self._refused(result)
+            return False
+        facts, supervision = self._facts, self._supervision
+        facts.looked = facts.applied = True
+        facts.trial = Trial() if supervision.within is not None else None
+        facts.retry_at = 0.0
+        supervision.history.failures = 0
+        supervision.tell(Cause.CONFIGURATION_APPLIED, result=result)
+        supervision.look(Cause.CONFIGURATION_APPLIED)
+        return True
+
+    def _refused(self, result: Result) -> None:
+        self._facts.looked = True
+        self._supervision.tell(Cause.CONFIGURATION_REFUSED, error=result.error, result=result)
+        self._supervision.look(Cause.CONFIGURATION_REFUSED)
+
+    # --- reloads
+
+    async def _reload(self, actions: Sequence[Reload], cause: Cause) -> None:
+        facts, supervision = self._facts, self._supervision
+        run = supervision.run
+        if run is None or run.process is None:
+            return
+        supervision.tell(cause, ProcessState.RELOADING)
+        run.pin()
+        failure: Exception | None = None
+        try:
+            with run.reloading:
+                for action in actions:
+                    await reload(action, run.process, self._reload_timeout)
+        except Exception as error:  # noqa: BLE001 - the user's code
+            failure = error
+        if supervision.run is not run or run.stopped_by is not None:
+            return
+        if supervision.journal.state.process is ProcessState.RELOADING:
+            cause = Cause.READY if failure is None else Cause.RELOAD_FAILED
+            supervision.tell(cause, ProcessState.READY, error=failure)
+        if facts.trial is not None:
+            facts.trial.since = trio.current_time()
+            if failure is not None and not facts.trial.hopeless:
+                facts.trial.failed = f"the reload failed: {failure}"
+
+    # --- trials
+
+    async def _confirm(self) -> None:
+        await revertible(self._handler).confirm()
+        self._facts.trial = None
+        self._supervision.tell(Cause.CONFIRMED)
+        self._supervision.look(Cause.CONFIRMED)
+
+    async def _roll_back(self) -> None:
+        facts, supervision = self._facts, self._supervision
+        trial = facts.trial
+        failed = trial.failed if trial is not None else None
+        cause = Cause.OPERATOR if failed is None else Cause.ROLLED_BACK
+        async with supervision.process_down(cause):
+            facts.rollback = False
+            reason = failed or "the operator asked for it"
+            result = await revertible(self._handler).rollback(reason)
+            if result.error is None:
+                facts.trial = None
+                facts.retry_at = 0.0
+                supervision.history.failures = 0
+                supervision.tell(Cause.ROLLED_BACK, error=RuntimeError(reason), result=result)
+                return
+            supervision.tell(Cause.ROLLBACK_FAILED, error=result.error, result=result)
+            if trial is not None and failed is not None:
+                trial.failed = None
+                trial.hopeless = True
+                if trial.outcome is not None:
+                    supervision.ended(trial.outcome)
+
+
+def revertible(handler: ConfigurationHandler[Result]) -> RevertibleConfigurationHandler[Result]:
+    """Take a handler for one that can roll back.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    if not hasattr(handler, "rollback") or not hasattr(handler, "confirm"):
+        raise TypeError(f"{handler!r} cannot roll back: it has no former generations")
+    return cast("RevertibleConfigurationHandler[Result]", handler)

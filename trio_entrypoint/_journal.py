@@ -1,0 +1,120 @@
+"""What a supervisor tells the outside: the state now, its changes, and who waits for one."""
+
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import final
+
+import attrs
+import trio
+
+from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint.handlers import ExitStatus
+from trio_entrypoint.states import Cause, State, Transition
+
+__all__ = ["Journal"]
+
+
+@final
+@attrs.define(eq=False)
+class _Waiter:
+    predicate: Callable[[State], bool]
+    seen: State | None = None
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+
+@final
+class Journal:
+    """The state of one supervisor, and everybody who is told of it. It is over with its block."""
+
+    def __init__(self, name: str, state: State) -> None:
+        self.state = state
+        self._name = name
+        self._since: float | None = None
+        self._ended = False
+        self._newest = NewestChannel[State]()
+        self._send, self._events = trio.open_memory_channel[Transition](math.inf)
+        self._recording = False
+        self._waiters: set[_Waiter] = set()
+
+    @property
+    def states(self) -> "trio.MemoryReceiveChannel[State]":
+        """The newest state."""
+        return self._newest.events
+
+    @property
+    def events(self) -> "trio.MemoryReceiveChannel[Transition]":
+        """Every transition since this was first asked for."""
+        self._recording = True
+        return self._events
+
+    def enter(
+        self,
+        state: State,
+        cause: Cause,
+        *,
+        status: ExitStatus | None = None,
+        error: BaseException | None = None,
+        result: object = None,
+    ) -> None:
+        """Record a transition; without a change and without anything to say there is none."""
+        before, now = self.state, trio.current_time()
+        if state == before and status is None and error is None and result is None:
+            return
+        seconds = now - self._since if self._since is not None else 0.0
+        if self._since is None or state.process is not before.process:
+            self._since = now
+        self.state = state
+        if self._recording:
+            transition = Transition(
+                time=now,
+                name=self._name,
+                before=before,
+                after=state,
+                cause=cause,
+                seconds=seconds,
+                status=status,
+                error=error,
+                result=result,
+            )
+            try:
+                self._send.send_nowait(transition)
+            except trio.BrokenResourceError:  # whoever asked has closed the channel
+                self._recording = False
+        if state != before:
+            self._newest.send(state)
+            for waiter in self._waiters:
+                if waiter.seen is None and waiter.predicate(state):
+                    waiter.seen = state
+                    waiter.over.set()
+
+    async def wait_for(self, predicate: Callable[[State], bool]) -> State:
+        """Wait for a state, however short it lasts."""
+        await trio.lowlevel.checkpoint()
+        if predicate(self.state):
+            return self.state
+        if not self._ended:
+            waiter = _Waiter(predicate)
+            self._waiters.add(waiter)
+            try:
+                await waiter.over.wait()
+            finally:
+                self._waiters.discard(waiter)
+            if waiter.seen is not None:
+                return waiter.seen
+        raise trio.EndOfChannel(f"{self._name}: supervision has ended: {self.state}")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        self._newest.__exit__(exc_type, exc_value, traceback)
+        self._send.close()
+        for waiter in self._waiters:
+            waiter.over.set()
