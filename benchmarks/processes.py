@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import final
@@ -68,23 +69,33 @@ def memory(pids: Sequence[int]) -> Memory:
 class Activity:
     """How often processes went to sleep (so: were woken), and for how long they ran."""
 
+    threads: AbstractSet[str]
+    """Whose it is."""
     wakeups: int
     cpu: int
     """Nanoseconds on a CPU."""
 
     def since(self, before: "Activity") -> "Activity":
-        """The difference to an earlier reading."""
-        return Activity(self.wakeups - before.wakeups, self.cpu - before.cpu)
+        """The difference to an earlier reading.
+
+        Raises:
+            ValueError: A thread has ended meanwhile, and what it did is not known any more.
+        """
+        if missing := before.threads - self.threads:
+            raise ValueError(f"threads ended while they were measured: {sorted(missing)}")
+        return Activity(self.threads, self.wakeups - before.wakeups, self.cpu - before.cpu)
 
 
 def activity(pids: Sequence[int]) -> Activity:
     """Voluntary context switches and CPU time of all threads of processes."""
+    threads: set[str] = set()
     wakeups = cpu = 0
     for pid in pids:
         for task in os.listdir(f"/proc/{pid}/task"):
+            threads.add(task)
             wakeups += _field(f"/proc/{pid}/task/{task}/status", "voluntary_ctxt_switches:")
             cpu += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
-    return Activity(wakeups, cpu)
+    return Activity(threads, wakeups, cpu)
 
 
 def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[int, int]:
