@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ValidateCommand,
     )
     from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalTarget, forward_signals, run
+    from trio_entrypoint.environment import Environment
     from trio_entrypoint.handlers import (
         FENCING_TOKEN_VARIABLE,
         GENERATION_VARIABLE,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         StagedUpdate,
         UpdateResult,
     )
+    from trio_entrypoint.output import LogFile, LogLines
     from trio_entrypoint.policies import (
         Always,
         Backoff,
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
         CommandNotFoundError,
         Process,
         ProcessSurvivedError,
+        SettingError,
         open_process,
     )
     from trio_entrypoint.states import (
@@ -125,6 +128,7 @@ __all__ = [
     "ConfigurationState",
     "CustomConfiguration",
     "DescriptorProbe",
+    "Environment",
     "EtcdAuth",
     "ExitStatus",
     "FileActivation",
@@ -139,6 +143,8 @@ __all__ = [
     "HttpProbe",
     "Ignore",
     "Limit",
+    "LogFile",
+    "LogLines",
     "Modification",
     "Never",
     "NotifyProbe",
@@ -160,6 +166,7 @@ __all__ = [
     "RestartPolicy",
     "Result",
     "RevertibleConfigurationHandler",
+    "SettingError",
     "SignalTarget",
     "SourceError",
     "StagedUpdate",
@@ -185,6 +192,10 @@ __all__ = [
 
 # The module of each name that is not in `handlers`.
 _HOME = {
+    "LogFile": "output",
+    "LogLines": "output",
+    "Environment": "environment",
+    "SettingError": "process",
     "Always": "policies",
     "AskedProbe": "probes",
     "Backoff": "policies",

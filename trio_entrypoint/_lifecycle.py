@@ -48,6 +48,7 @@ class Lifecycle:
         self._tree = tree
         self._stop = stop
         self._status: ExitStatus | None = None
+        self._watching = trio.CancelScope(shield=True)
         self._send, self.events = trio.open_memory_channel[ProcessEvent](2)
         # Keeps events from being lost, or refused, when the consumer closes its end.
         self._unread = self.events.clone()
@@ -73,7 +74,7 @@ class Lifecycle:
 
     async def watch(self) -> None:
         """Notice the end of the main process as soon as it comes."""
-        with trio.CancelScope(shield=True):
+        with self._watching:
             while self.status is None:
                 await trio.lowlevel.wait_readable(self._pidfd)
 
@@ -85,7 +86,9 @@ class Lifecycle:
             with trio.move_on_after(KILL_TIMEOUT):
                 await self._tree.killed()
             self.survivors = [member.pid for member in self._tree.members()]
-            if not self.survivors:
+            if self.survivors:
+                self._watching.cancel()
+            else:
                 await self.ended.wait()
             self.gone.set()
 

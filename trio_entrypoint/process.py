@@ -1,27 +1,30 @@
-"""`open_process`: one run of a program, which is gone, with all that it started, at the end."""
+"""`open_process`: one run of a program, which is gone, with all that it started, at the end.
+
+`_start.py` starts it, `_lifecycle.py` ends it, and `_linux/` is where the kernel is asked.
+"""
 
 import errno
 import os
 import signal as signals
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from typing import Literal, TypeAlias, final
+from typing import TypeAlias, final
 
 import trio
 
 from trio_entrypoint._lifecycle import Lifecycle, StopScope, StopSettings
-from trio_entrypoint._linux.descendants import MARKER_VARIABLE
-from trio_entrypoint._linux.process_tree import KILL_TIMEOUT, Tree
+from trio_entrypoint._linux.launch import Launch, LimitValue, SettingError
+from trio_entrypoint._linux.process_tree import KILL_TIMEOUT
 from trio_entrypoint._linux.reaper import shared_reaper
 from trio_entrypoint._linux.spawn import (
     CommandError,
     CommandNotExecutableError,
     CommandNotFoundError,
-    Program,
-    find_program,
-    spawn,
 )
+from trio_entrypoint._start import Request, check_limits, check_range, check_signal, start
+from trio_entrypoint.environment import Environment
 from trio_entrypoint.handlers import ExitStatus, ProcessEvent
+from trio_entrypoint.output import Input, Output, Pump
 
 __all__ = [
     "CommandError",
@@ -29,14 +32,12 @@ __all__ = [
     "CommandNotFoundError",
     "Process",
     "ProcessSurvivedError",
+    "SettingError",
     "StopScope",
     "open_process",
 ]
 
-StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
-
-Input: TypeAlias = "Literal['null', 'inherit'] | int | os.PathLike[str]"
-Output: TypeAlias = "Literal['null', 'inherit'] | int | os.PathLike[str]"
+StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 @final
@@ -67,11 +68,14 @@ class Process:
     name: str
     """What it is called in logs."""
 
-    def __init__(self, name: str, pid: int, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, name: str, pid: int, lifecycle: Lifecycle, pumps: Sequence[Pump] = ()
+    ) -> None:
         self.name = name
         self.pid = pid
         self.events = lifecycle.events
         self._lifecycle = lifecycle
+        self._pumps = pumps
 
     def __repr__(self) -> str:
         return f"<Process {self.name!r} pid {self.pid}: {self.status or 'running'}>"
@@ -80,6 +84,14 @@ class Process:
     def status(self) -> ExitStatus | None:
         """How the process ended; None while it runs."""
         return self._lifecycle.status
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines of output, those of standard error if they are read apart.
+
+        Empty unless `stdout` or `stderr` is a `LogFile` or `LogLines`.
+        """
+        return self._pumps[-1].last_lines if self._pumps else []
 
     async def wait(self) -> ExitStatus:
         """Wait until the main process has ended. Any number of tasks may wait.
@@ -120,7 +132,7 @@ class Process:
             ProcessLookupError: The process has ended. No other process ever gets the signal.
             ValueError: There is no such signal.
         """
-        _check_signal("signal", signal)
+        check_signal("signal", signal)
         if self.status is not None:
             raise ProcessLookupError(
                 errno.ESRCH, f"process {self.name!r} (pid {self.pid}) has ended: {self.status}"
@@ -134,10 +146,20 @@ def open_process(
     stop_signal: int = signals.SIGTERM,
     grace_period: float = 10.0,
     stop_scope: StopScope = "main",
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | Environment | None = None,
+    cwd: StrOrBytesPath | None = None,
     stdin: Input = "null",
     stdout: Output = "inherit",
     stderr: Output = "inherit",
+    terminal: bool = False,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Sequence[str | int] | None = None,
+    umask: int | None = None,
+    limits: Mapping[str, LimitValue | tuple[LimitValue, LimitValue]] | None = None,
+    nice: int | None = None,
+    oom_score_adj: int | None = None,
+    no_new_privileges: bool = False,
     name: str | None = None,
     extra_env: Mapping[str, str] | None = None,
     extra_fds: Mapping[int, int] | None = None,
@@ -147,6 +169,10 @@ def open_process(
     Entering starts it. However the block is left, everything that the program started is
     gone afterwards: the stop signal, at most `grace_period` seconds, then SIGKILL.
 
+    A plain command starts in a fraction of a millisecond. What only the process itself can
+    set (from `terminal` to `no_new_privileges`, and `cwd`) costs a small Python
+    program in between, about 10 ms.
+
     Args:
         command: The program, looked for in `PATH` unless it contains a slash, and arguments.
         stop_signal: The signal that asks it to end.
@@ -154,9 +180,24 @@ def open_process(
         stop_scope: Who gets the stop signal first: `"main"`, the main process alone, or
             `"group"`, all of its process group at once.
         env: The environment; that of this program if None.
+        cwd: The working directory. A relative command counts from it.
         stdin: `"null"`, `"inherit"`, a descriptor, or the path of a file to read.
-        stdout: `"inherit"`, `"null"` or a descriptor.
-        stderr: Like `stdout`.
+        stdout: `"inherit"`, `"null"`, a descriptor, or what to do with the output:
+            `LogFile(path)`, `LogLines()`.
+        stderr: Like `stdout`; `"stdout"` sends it the same way.
+        terminal: Inherit standard input and, if that is the terminal that this program has
+            in the foreground, hand the terminal over, as a shell does: Ctrl-C and the like
+            go to the process alone. Only for one process at a time.
+        user: Name or number; HOME, USER and LOGNAME follow unless `env` sets them.
+        group: Name or number; by default the user's.
+        extra_groups: Supplementary groups; by default those that the user is in.
+        umask: The mode bits that new files do not get.
+        limits: Resource limits by the name that `setrlimit(2)` gives them, in lower case and
+            without RLIMIT: `{"nofile": 65536, "core": ("unlimited", "unlimited")}`; a pair
+            is the soft and the hard limit.
+        nice: Niceness, -20 to 19.
+        oom_score_adj: -1000 (never killed when memory runs out) to 1000 (killed first).
+        no_new_privileges: Set-user-ID programs and file capabilities have no effect.
         name: What it is called in logs; by default the program's file name.
         extra_env: Variables added to the environment.
         extra_fds: Descriptors added: the number in the process, to the number here.
@@ -167,8 +208,10 @@ def open_process(
     Raises:
         CommandError: From the entry of the block: the command cannot be executed; it is a
             `FileNotFoundError` or a `PermissionError` where that is the reason.
-        OSError: From the entry of the block: a file or descriptor cannot be had.
-        ValueError: An argument is out of range; the message names it.
+        SettingError: From the entry: the kernel refused a setting; `field` names it.
+        OSError: From the entry: a file or descriptor cannot be had.
+        ValueError: An argument is out of range, or there is no such user; the message names
+            the field.
         ProcessSurvivedError: From the end of the block: something did not end by SIGKILL.
 
     Example::
@@ -178,7 +221,7 @@ def open_process(
     """
     if not command or isinstance(command, str | bytes):
         raise ValueError(f"command: expected a list of program and arguments, got {command!r}")
-    _check_signal("stop_signal", stop_signal)
+    check_signal("stop_signal", stop_signal)
     if not grace_period >= 0:
         raise ValueError(f"grace_period: expected seconds of at least 0, got {grace_period!r}")
     if stop_scope not in ("main", "group"):
@@ -186,76 +229,54 @@ def open_process(
     arguments = tuple(os.fsencode(word) for word in command)
     if any(b"\0" in word for word in arguments):
         raise ValueError(f"command: contains a NUL byte: {command!r}")
-    files: dict[int, Input | Output] = {0: stdin, 1: stdout, 2: stderr}
-    files.update(extra_fds or {})
-    return _open_process(
-        arguments,
-        dict(os.environ if env is None else env) | dict(extra_env or {}),
-        files,
-        StopSettings(signal=stop_signal, scope=stop_scope, grace_period=grace_period),
-        name or os.fsdecode(os.path.basename(arguments[0])),
+    request = Request(
+        name=name or os.fsdecode(os.path.basename(arguments[0])),
+        arguments=arguments,
+        env=env,
+        extra_env=extra_env or {},
+        stdin="inherit" if terminal else stdin,
+        stdout=stdout,
+        stderr=stderr,
+        extra_fds=extra_fds or {},
+        user=user,
+        group=group,
+        extra_groups=extra_groups,
+        launch=Launch(
+            oom_score_adj=check_range("oom_score_adj", oom_score_adj, -1000, 1000),
+            nice=check_range("nice", nice, -20, 19),
+            limits=check_limits(limits or {}),
+            umask=check_range("umask", umask, 0, 0o777),
+            terminal=terminal,
+            no_new_privileges=no_new_privileges,
+            cwd=None if cwd is None else os.fsencode(cwd),
+        ),
     )
+    stop = StopSettings(signal=stop_signal, scope=stop_scope, grace_period=grace_period)
+    return _open_process(request, stop)
 
 
 @asynccontextmanager
-async def _open_process(
-    arguments: tuple[bytes, ...],
-    env: dict[str, str],
-    files: "Mapping[int, Input | Output]",
-    stop: StopSettings,
-    name: str,
-) -> AsyncGenerator[Process]:
+async def _open_process(request: Request, stop: StopSettings) -> AsyncGenerator[Process]:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         reaper = stack.enter_context(shared_reaper())
-        marker = reaper.new_marker()
-        outer = os.environ.get(MARKER_VARIABLE)
-        env[MARKER_VARIABLE] = f"{outer}/{marker}" if outer else marker
-        environment = {os.fsencode(key): os.fsencode(value) for key, value in env.items()}
-        with ExitStack() as opened:
-            program = Program(
-                find_program(arguments[0], environment),
-                arguments,
-                environment,
-                {n: fd for n, file in files.items() if (fd := _open(opened, n, file)) is not None},
-            )
-            pid = spawn(program)
+        started = await start(request, reaper, stack)
         # No checkpoint from here to the nursery: a child that nobody watches cannot be.
-        tree = Tree(pid, marker, reaper)
-        pidfd = os.pidfd_open(pid)
-        stack.callback(os.close, pidfd)
-        lifecycle = Lifecycle(pid, pidfd, tree, stop)
+        lifecycle = Lifecycle(started.pid, started.pidfd, started.tree, stop)
         # The nursery does not get to see the block's own exception: it would put it in a group.
         manager = trio.open_nursery()
         nursery = await manager.__aenter__()
         nursery.start_soon(lifecycle.watch)
         nursery.start_soon(lifecycle.stop_when_asked)
+        for pump in started.pumps:
+            nursery.start_soon(pump.run, lifecycle.gone)
+        process = Process(request.name, started.pid, lifecycle, started.pumps)
         try:
-            yield Process(name, pid, lifecycle)
+            yield process
         finally:
             lifecycle.stop_asked.set()
-            with trio.CancelScope(shield=True):
-                await lifecycle.gone.wait()
-            nursery.cancel_scope.cancel()
-            await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - waits for nothing
+            await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - its tasks are bounded
             lifecycle.close()
+            reaper.last_lines = process.last_lines
         if lifecycle.survivors:
-            raise ProcessSurvivedError(name, lifecycle.survivors)
-
-
-def _open(stack: ExitStack, number: int, file: "Input | Output") -> int | None:
-    """The descriptor for a standard stream; None to inherit it."""
-    if file == "inherit":
-        return None
-    if isinstance(file, int):
-        return file
-    path = "/dev/null" if file == "null" else file
-    flags = os.O_RDONLY if number == 0 else os.O_WRONLY
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _check_signal(field: str, number: int) -> None:
-    if number not in signals.valid_signals():
-        raise ValueError(f"{field}: expected a signal's number, got {number!r}")
+            raise ProcessSurvivedError(request.name, lifecycle.survivors)

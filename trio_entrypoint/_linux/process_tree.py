@@ -33,10 +33,10 @@ class Tree:
     be made in the same synchronous step in which the main process was started.
     """
 
-    def __init__(self, main: int, marker: str, reaper: Reaper) -> None:
+    def __init__(self, main: int, marker: str, reaper: Reaper, *, session: bool) -> None:
         stat = read_stat(main)
         assert stat is not None
-        self._run = Run(marker, main, stat.started, main)
+        self._run = Run(marker, main, stat.started, main if session else None)
         self._reaper = reaper
         reaper.register(self._run)
         self._told: set[tuple[int, int]] = set()

@@ -44,6 +44,9 @@ class Reaper:
         self._started = 0
         self.users = 0
         self._stack = ExitStack()
+        self.last_lines: list[str] = []
+        """The last lines of output of the process that ended last, as far as they are known."""
+
         self._keeping_codes = False
         self.codes: list[int] = []
         """How main processes ended, as a shell says it: the last one, or all (`keep_codes`)."""

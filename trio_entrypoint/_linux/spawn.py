@@ -49,19 +49,22 @@ class Program:
     """What the program has open: its number there, to the number here."""
 
 
-def find_program(name: bytes, environment: Mapping[bytes, bytes]) -> bytes:
+def find_program(
+    name: bytes, environment: Mapping[bytes, bytes], cwd: bytes | None = None
+) -> bytes:
     """The file to execute for a command's name, as a shell finds it.
 
     Args:
         name: A path if it contains a slash, else a name to look for in `PATH`.
         environment: The environment that the program will have.
+        cwd: Its working directory, if that is another than ours.
 
     Raises:
         CommandNotFoundError: There is none.
         CommandNotExecutableError: There is one, but it is a directory or not executable.
     """
     if b"/" in name:
-        candidates = [name]
+        candidates = [name if cwd is None else os.path.join(cwd, name)]
     else:
         search = environment.get(b"PATH", os.fsencode(os.defpath))
         candidates = [os.path.join(entry or b".", name) for entry in search.split(b":")]
@@ -116,7 +119,7 @@ def spawn(program: Program, *, new_session: bool = True) -> int:
         )
         return call(setsid=True) if new_session else call(setpgroup=0)
     except OSError as error:
-        raise _explained(error, program.path) from None
+        raise explained(error, program.path) from None
     finally:
         for descriptor in held:
             os.close(descriptor)
@@ -135,7 +138,8 @@ def _inheritable() -> list[int]:
     return found
 
 
-def _explained(error: OSError, path: bytes) -> OSError:
+def explained(error: OSError, path: bytes) -> CommandError:
+    """Why a program could not be executed, in words."""
     code = error.errno
     reason = error.strerror
     if code == errno.ENOENT and (interpreter := _interpreter(path)) is not None:
