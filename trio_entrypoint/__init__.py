@@ -21,9 +21,14 @@ if TYPE_CHECKING:
         CustomConfiguration,
         open_custom_configuration,
     )
+    from trio_entrypoint.configuration.directory import (
+        DirectorySource,
+        open_directory_configuration,
+    )
     from trio_entrypoint.configuration.engine import GenerationConfiguration
-    from trio_entrypoint.configuration.file import open_file_configuration
-    from trio_entrypoint.configuration.tar import open_tar_configuration
+    from trio_entrypoint.configuration.file import FileSource, open_file_configuration
+    from trio_entrypoint.configuration.merged import open_merged_configuration
+    from trio_entrypoint.configuration.tar import TarSource, open_tar_configuration
     from trio_entrypoint.configuration.validation import (
         ConfigurationRefusedError,
         ValidateCommand,
@@ -128,11 +133,13 @@ __all__ = [
     "ConfigurationState",
     "CustomConfiguration",
     "DescriptorProbe",
+    "DirectorySource",
     "Environment",
     "EtcdAuth",
     "ExitStatus",
     "FileActivation",
     "FileProbe",
+    "FileSource",
     "FunctionProbe",
     "GaveUp",
     "Generation",
@@ -172,6 +179,7 @@ __all__ = [
     "StagedUpdate",
     "State",
     "Supervisor",
+    "TarSource",
     "TcpProbe",
     "Tls",
     "Transition",
@@ -182,9 +190,11 @@ __all__ = [
     "open_all_activation",
     "open_any_activation",
     "open_custom_configuration",
+    "open_directory_configuration",
     "open_etcd_activation",
     "open_file_activation",
     "open_file_configuration",
+    "open_merged_configuration",
     "open_process",
     "open_tar_configuration",
     "run",
@@ -196,6 +206,11 @@ _HOME = {
     "LogLines": "output",
     "Environment": "environment",
     "SettingError": "process",
+    "DirectorySource": "configuration.directory",
+    "FileSource": "configuration.file",
+    "TarSource": "configuration.tar",
+    "open_directory_configuration": "configuration.directory",
+    "open_merged_configuration": "configuration.merged",
     "Always": "policies",
     "AskedProbe": "probes",
     "Backoff": "policies",

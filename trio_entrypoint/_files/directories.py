@@ -9,16 +9,20 @@ import os
 from types import TracebackType
 from typing import final
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KEPT_OPEN = 32
 
 
 @final
 class Directories:
-    """Descriptors of a directory and of those below it, by path relative to it ("" is it)."""
+    """Descriptors of a directory and of those below it, by path relative to it ("" is it).
+
+    Args:
+        root: The directory; a symlink to it is followed once, here.
+    """
 
     def __init__(self, root: str) -> None:
-        self._descriptors = {"": os.open(root, _DIRECTORY)}
+        self._descriptors = {"": os.open(root, DIRECTORY)}
 
     def descriptor(self, path: str) -> int:
         """Open a directory below the root; it belongs to this object.
@@ -30,7 +34,7 @@ class Directories:
         if found is not None:
             return found
         parent, _, name = path.rpartition("/")
-        opened = os.open(name, _DIRECTORY, dir_fd=self.descriptor(parent))
+        opened = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor(parent))
         if len(self._descriptors) > _KEPT_OPEN:
             self.forget(next(path for path in self._descriptors if path))
         self._descriptors[path] = opened

@@ -1,4 +1,4 @@
-"""The one error of sources that must not become a configuration."""
+"""What can be wrong with a source."""
 
 
 class SourceError(ValueError):
@@ -6,3 +6,7 @@ class SourceError(ValueError):
 
     The message names the entry, what was expected, and the reason. Nothing was applied.
     """
+
+
+class SourceChangedError(Exception):
+    """A source was changed while it was being read; the event of that is on its way."""

@@ -163,7 +163,7 @@ class Store:
     def stage(
         self,
         number: int,
-        digest: str,
+        source: tuple[str, str],
         fill: Fill,
         limits: Limits,
         check: Callable[[], None] = lambda: None,
@@ -172,7 +172,7 @@ class Store:
 
         Args:
             number: Its number, from `next_number`.
-            digest: The SHA-256 of its source.
+            source: The digest and the variant of its source.
             fill: Writes the source into the tree.
             limits: How much is accepted.
             check: Called often; it may raise to give up.
@@ -186,7 +186,7 @@ class Store:
             os.mkdir(tree, 0o755)
             with TreeWriter(tree, limits=limits, previous=self._previous(), check=check) as writer:
                 fill(writer)
-                manifest = Manifest(writer.finish(), digest)
+                manifest = Manifest(writer.finish(), *source)
             self.seal(number, manifest)
         except BaseException:
             self.remove(number)

@@ -53,6 +53,9 @@ class Manifest:
     digest: str
     """The SHA-256 of the source that the tree was made from."""
 
+    variant: str = ""
+    """What else, beside the source's contents, the tree was made by: a mode asked for, say."""
+
     @property
     def size(self) -> int:
         """Bytes of file contents."""
@@ -64,8 +67,8 @@ class Manifest:
 
     def dumps(self) -> bytes:
         """Write it down: the digest on the first line, so that it can be read alone."""
-        body = {path: list(entry) for path, entry in self.entries.items()}
-        return b"%s\n%s\n" % (self.digest.encode(), json.dumps(body).encode())
+        lines = self.digest, json.dumps(self.variant), json.dumps(self.entries)
+        return "".join(f"{line}\n" for line in lines).encode()
 
     @classmethod
     def loads(cls, text: bytes) -> "Manifest":
@@ -74,8 +77,8 @@ class Manifest:
         Raises:
             ValueError: It is something else.
         """
-        digest, _, body = text.partition(b"\n")
         try:
+            digest, variant, body = text.splitlines()
             entries = {
                 path: Entry(
                     Kind(kind), mode, content, size, tuple(owner) if owner else None, time, sealed
@@ -86,7 +89,7 @@ class Manifest:
             }
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a manifest: {error}") from error
-        return cls(entries, digest.decode())
+        return cls(entries, digest.decode(), json.loads(variant))
 
 
 def difference(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Difference]:

@@ -18,11 +18,13 @@ empty directory is nothing to adopt: it becomes generation 0, that nobody rolls 
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
+from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.generations import NOTHING, Store
-from trio_entrypoint._files.manifest import Manifest, tree_digest
+from trio_entrypoint._files.manifest import Entry, Manifest, tree_digest
 from trio_entrypoint._files.pointers import (
     FilePointer,
     InsidePointer,
@@ -100,7 +102,7 @@ def open_file(target: str, *, keep: int) -> Store:
             number = store.next_number()
             os.makedirs(os.path.dirname(pointer.published(number)))
             pointer.adopt(number)
-            entries = scan_tree(os.path.dirname(pointer.published(number)))
+            entries = _scan(os.path.dirname(pointer.published(number)))
             digest = entries[pointer.name].content
             store.seal(number, Manifest(entries, digest))
             store.recover()
@@ -139,7 +141,7 @@ def _open_adopting(pointer: SymlinkPointer, *, keep: int, share: Share) -> Store
         raise OSError(errno.EBUSY, "a mount point cannot be replaced", pointer.target)
     store = _open(pointer, keep=keep, share=share)
     try:
-        entries = scan_tree(pointer.target, strict=False)
+        entries = _scan(pointer.target)
         number = store.next_number() if len(entries) > 1 else NOTHING
         os.makedirs(os.path.dirname(pointer.published(number)), exist_ok=True)
         store.seal(number, Manifest(entries, tree_digest(entries)))
@@ -161,7 +163,7 @@ def _open_inside(target: str, *, keep: int, share: Share) -> Store:
     store = _open(pointer, keep=keep, share=share)
     try:
         if pointer.read() is None:
-            entries = scan_tree(target, ignore=pointer.foreign, strict=False)
+            entries = _scan(target, ignore=pointer.foreign)
             if len(entries) > 1:
                 number = store.next_number()
                 os.makedirs(pointer.published(number))
@@ -190,6 +192,11 @@ def _adopt_entries(pointer: InsidePointer, number: int, manifest: Manifest) -> N
             with suppress(FileExistsError):
                 os.symlink(pointer.link(name), inside)
             exchange(inside, outside)
+
+
+def _scan(path: str, ignore: Callable[[str], bool] = lambda _: False) -> dict[str, Entry]:
+    with Directories(path) as directories:
+        return scan_tree(directories, ignore=ignore, strict=False)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

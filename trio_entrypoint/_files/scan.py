@@ -2,17 +2,20 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
 from trio_entrypoint._files.directories import Directories
-from trio_entrypoint._files.errors import SourceError
+from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.manifest import Entry, Kind
 from trio_entrypoint._files.tree import TreeWriter
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1024 * 1024
+_SPECIAL = "a device, FIFO or socket"
+_EXPECTED = "expected files, directories and symlinks"
 
 
 class _Found(NamedTuple):
@@ -23,7 +26,7 @@ class _Found(NamedTuple):
 
 
 def scan_tree(
-    root: str,
+    directories: Directories,
     *,
     ignore: Callable[[str], bool] = lambda _: False,
     strict: bool = True,
@@ -32,7 +35,7 @@ def scan_tree(
     """What a directory consists of, contents hashed.
 
     Args:
-        root: The directory.
+        directories: The directory, opened.
         ignore: Whether to leave a path out, with all that is below it.
         strict: Whether a device, FIFO or socket is an error; else it is left out.
         check: Called often; it may raise to give up.
@@ -41,54 +44,48 @@ def scan_tree(
         SourceError: It holds what is no file, directory or symlink.
         OSError: Something in it cannot be read, or vanished meanwhile.
     """
-    with Directories(root) as directories:
-        status = os.fstat(directories.descriptor(""))
-        entries = {".": Entry(Kind.DIRECTORY, stat.S_IMODE(status.st_mode) & 0o777)}
-        for path, status, parent, name in _walk(directories, "", ignore):
-            check()
-            mode = stat.S_IMODE(status.st_mode) & 0o777
-            match stat.S_IFMT(status.st_mode):
-                case stat.S_IFDIR:
-                    entries[path] = Entry(Kind.DIRECTORY, mode)
-                case stat.S_IFLNK:
-                    entries[path] = Entry(Kind.SYMLINK, 0, os.readlink(name, dir_fd=parent))
-                case stat.S_IFREG:
-                    content, size = _hash(name, parent, check)
-                    entries[path] = Entry(
-                        Kind.FILE, mode, content, size, sealed=status.st_mtime_ns
-                    )
-                case _:
-                    if strict:
-                        raise _special(path)
+    entries = {".": Entry(Kind.DIRECTORY, _mode(os.fstat(directories.descriptor(""))))}
+    for path, status, parent, name in _walk(directories, "", ignore):
+        check()
+        match stat.S_IFMT(status.st_mode):
+            case stat.S_IFDIR:
+                entries[path] = Entry(Kind.DIRECTORY, _mode(status))
+            case stat.S_IFLNK:
+                entries[path] = Entry(Kind.SYMLINK, 0, os.readlink(name, dir_fd=parent))
+            case stat.S_IFREG:
+                content, size = _hash(name, parent, check)
+                entries[path] = Entry(
+                    Kind.FILE, _mode(status), content, size, sealed=status.st_mtime_ns
+                )
+            case _:
+                if strict:
+                    raise SourceError(f"{path!r} is {_SPECIAL}; {_EXPECTED}")
     return entries
 
 
-def copy_tree(
-    root: str, tree: TreeWriter, *, ignore: Callable[[str], bool] = lambda _: False
-) -> None:
-    """Copy a directory into a tree, its own mode included.
+def copy_tree(directories: Directories, expected: Mapping[str, Entry], tree: TreeWriter) -> None:
+    """Copy what `scan_tree` found into a tree.
 
     Raises:
+        SourceChangedError: It is not what was found any more.
         SourceError: It holds what must not become part of a target.
-        OSError: Something in it cannot be read, or vanished meanwhile.
+        OSError: Something in it cannot be read.
     """
-    with Directories(root) as directories:
-        tree.directory(".", stat.S_IMODE(os.fstat(directories.descriptor("")).st_mode))
-        for path, status, parent, name in _walk(directories, "", ignore):
-            mode = stat.S_IMODE(status.st_mode)
-            match stat.S_IFMT(status.st_mode):
-                case stat.S_IFDIR:
-                    tree.directory(path, mode)
-                case stat.S_IFLNK:
-                    tree.symlink(path, os.readlink(name, dir_fd=parent))
-                case stat.S_IFREG:
-                    descriptor = os.open(name, _FILE, dir_fd=parent)
-                    try:
-                        tree.file(path, mode, os.fstat(descriptor).st_size, _reader(descriptor))
-                    finally:
-                        os.close(descriptor)
-                case _:
-                    raise _special(path)
+    for path, entry in expected.items():
+        parent, _, name = path.rpartition("/")
+        match entry.kind:
+            case Kind.DIRECTORY:
+                tree.directory(path, entry.mode)
+            case Kind.SYMLINK:
+                tree.symlink(path, entry.content)
+            case Kind.FILE:
+                descriptor = os.open(name, _FILE, dir_fd=directories.descriptor(parent))
+                try:
+                    tree.file(path, entry.mode, entry.size, partial(os.read, descriptor))
+                finally:
+                    os.close(descriptor)
+                if tree.entries[path].content != entry.content:
+                    raise SourceChangedError(f"{path!r}: written while it was read")
 
 
 def _walk(directories: Directories, path: str, ignore: Callable[[str], bool]) -> Iterator[_Found]:
@@ -103,12 +100,8 @@ def _walk(directories: Directories, path: str, ignore: Callable[[str], bool]) ->
             yield from _walk(directories, below, ignore)
 
 
-def _special(path: str) -> SourceError:
-    return SourceError(f"{path!r} is a device, FIFO or socket; expected files, directories, links")
-
-
-def _reader(descriptor: int) -> Callable[[int], bytes]:
-    return lambda size: os.read(descriptor, size)
+def _mode(status: os.stat_result) -> int:
+    return stat.S_IMODE(status.st_mode) & 0o777
 
 
 def _hash(name: str, parent: int, check: Callable[[], None]) -> tuple[str, int]:

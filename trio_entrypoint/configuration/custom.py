@@ -13,11 +13,11 @@ import attrs
 import trio
 
 from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
 from trio_entrypoint.configuration.results import ResultChannel
-from trio_entrypoint.configuration.source import SourceChangedError
 from trio_entrypoint.configuration.watching import tell_changes
 from trio_entrypoint.handlers import ConfigurationEvent, Modification, ResultT
 

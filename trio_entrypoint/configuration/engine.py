@@ -20,13 +20,13 @@ import attrs
 import trio
 
 from trio_entrypoint._channels import NewestChannel
-from trio_entrypoint._files.errors import SourceError
+from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.generations import NoGenerationError, Sealed, Store
 from trio_entrypoint._files.manifest import Difference, difference
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.results import ResultChannel
-from trio_entrypoint.configuration.source import Source, SourceChangedError
+from trio_entrypoint.configuration.source import Source
 from trio_entrypoint.configuration.validation import (
     ConfigurationRefusedError,
     Validator,
@@ -265,10 +265,11 @@ class GenerationConfiguration:
         check = trio.from_thread.check_cancelled
         with self._source.snapshot(check) as snapshot:
             current = self._store.current
+            source = snapshot.digest, snapshot.variant
             if (
                 self._store.applied
                 and current is not None
-                and current.manifest.digest == snapshot.digest
+                and (current.manifest.digest, current.manifest.variant) == source
             ):
                 return None
             reason = self._store.refused.get(snapshot.digest)
@@ -276,7 +277,7 @@ class GenerationConfiguration:
                 raise _refused(reason)
             return self._store.stage(
                 number,
-                snapshot.digest,
+                source,
                 lambda tree: snapshot.write(tree, check),
                 self._options.limits,
                 check,

@@ -9,6 +9,7 @@ from typing import final
 
 import attrs
 
+from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import open_file
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
@@ -19,7 +20,7 @@ from trio_entrypoint.configuration.engine import (
     open_generations,
 )
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
-from trio_entrypoint.configuration.source import Check, Snapshot, SourceChangedError, SourceWatch
+from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 
 
@@ -58,11 +59,20 @@ class _FileSnapshot:
     digest: str
     _descriptor: int
 
+    @property
+    def variant(self) -> str:
+        return f"{self._source.name} {self._mode:o} {self._source.owner}"
+
+    @property
+    def _mode(self) -> int:
+        if self._source.mode is not None:
+            return self._source.mode
+        return stat.S_IMODE(os.fstat(self._descriptor).st_mode) & 0o777
+
     def write(self, tree: TreeWriter, check: Check) -> None:
-        status = os.fstat(self._descriptor)
-        mode = stat.S_IMODE(status.st_mode) if self._source.mode is None else self._source.mode
+        size = os.fstat(self._descriptor).st_size
         reader = HashingReader(self._descriptor, check)
-        tree.file(self._source.name, mode, status.st_size, reader.read, owner=self._source.owner)
+        tree.file(self._source.name, self._mode, size, reader.read, owner=self._source.owner)
         if reader.digest() != self.digest:
             raise SourceChangedError(f"{os.fspath(self._source.path)}: written while it was read")
 

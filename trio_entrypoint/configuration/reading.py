@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import final
 
+from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._linux.watch import is_open_for_writing
-from trio_entrypoint.configuration.source import Check, SourceChangedError
+from trio_entrypoint.configuration.source import Check
 
 
 @contextmanager

@@ -37,7 +37,12 @@ class Snapshot(Protocol):
 
     @property
     def digest(self) -> str:
-        """Its SHA-256 in hexadecimal: the same digest is the same configuration."""
+        """The SHA-256 of its contents, in hexadecimal."""
+        ...
+
+    @property
+    def variant(self) -> str:
+        """What else decides what is made of it: modes and names that were asked for."""
         ...
 
     def write(self, tree: TreeWriter, check: Check) -> None:
@@ -66,7 +71,3 @@ class Source(Protocol):
             SourceChangedError: It changes while it is being read.
         """
         ...
-
-
-class SourceChangedError(Exception):
-    """The source was changed while it was being read; its event is on its way."""

@@ -11,6 +11,7 @@ from typing import final
 import attrs
 
 from trio_entrypoint._files.archive import unpack_archive
+from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
@@ -21,7 +22,7 @@ from trio_entrypoint.configuration.engine import (
     open_generations,
 )
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
-from trio_entrypoint.configuration.source import Check, Snapshot, SourceChangedError, SourceWatch
+from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 
 # A small archive is read once, into memory; a large one twice, so that its digest is known
@@ -67,6 +68,10 @@ class _TarSnapshot:
     digest: str
     _descriptor: int
     _contents: bytes | None = None
+
+    @property
+    def variant(self) -> str:
+        return f"{self._source.keep_owner} {self._source.keep_time}"
 
     def write(self, tree: TreeWriter, check: Check) -> None:
         if self._contents is not None:
