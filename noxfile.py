@@ -7,7 +7,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "docs"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -35,6 +35,13 @@ def lint(session: nox.Session) -> None:
         str(path) for top in ("trio_entrypoint", "examples") for path in Path(top).rglob("*.py")
     ]
     session.run("flake8-async", "--enable=ASYNC", *sources)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-j", "2", "docs", "docs/_build")
 
 
 @nox.session

@@ -1,0 +1,40 @@
+"""How Sphinx builds the documentation: `nox -s docs`."""
+
+from importlib.metadata import version as installed_version
+
+project = "trio-entrypoint"
+author = "the trio-entrypoint developers"
+project_copyright = author
+version = release = installed_version("trio-entrypoint")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib_trio",
+]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]
+
+# In docstrings, `name` is code, and a link where there is something to link to.
+default_role = "py:obj"
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "trio-entrypoint"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+pygments_style = "default"
