@@ -1,6 +1,6 @@
 """Does what a reader of a page does, and fails where the page is wrong.
 
-    container.sh PYTHON -m tests.reader PAGE
+    container.sh PYTHON reader.py PAGE
 
 Runs in a container's root: pages write to /etc and listen on port 80. `pages.py` says what is
 done with which block. Besides:
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
-from tests.pages import PROJECT, Block, blocks
+from pages import PROJECT, Block, blocks
 
 PATIENCE = 20.0
 """Seconds that one block may take."""

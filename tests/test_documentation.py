@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.pages import PROJECT, Block, all_pages, blocks
+from pages import PROJECT, Block, all_pages, blocks
 
 CONTAINER = PROJECT / "tests/container.sh"
+READER = PROJECT / "tests/reader.py"
 
 DONE = {"sh", "python", "toml"}
 COMPARED = {"text", "json"}
@@ -36,7 +36,7 @@ def test_a_reader_gets_what_the_page_says(page: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a root file system of one's own needs root")
     read = subprocess.run(
-        [CONTAINER, sys.executable, "-m", "tests.reader", page],
+        [CONTAINER, sys.executable, READER, page],
         cwd=PROJECT,
         capture_output=True,
         text=True,
