@@ -9,7 +9,7 @@ transaction that lost has no `succeeded`, a keepalive of an expired lease is a 2
 import json
 import logging
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from typing import final
@@ -94,11 +94,10 @@ class Range:
 @final
 @attrs.frozen
 class WatchEvent:
-    """What happened in a watched range. `compacted`: the past was asked for and is gone."""
+    """What happened in a watched range, up to a revision."""
 
     revision: int
-    deleted: frozenset[bytes] = frozenset()
-    compacted: bool = False
+    deleted: frozenset[bytes]
 
 
 def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
@@ -265,7 +264,7 @@ class Etcd:
     @asynccontextmanager
     async def watch(
         self, key: bytes, range_end: bytes = b"", *, from_revision: int
-    ) -> AsyncGenerator[AsyncIterator[WatchEvent]]:
+    ) -> AsyncGenerator["Watch"]:
         """Watch a key or a range from a revision on; the iteration ends when the watch does.
 
         The member is asked to end the watch when it has lost its leader, for then it would
@@ -287,7 +286,7 @@ class Etcd:
                     "POST", url, headers, json.dumps(request).encode()
                 ) as stream:
                     starting.deadline = float("inf")
-                    yield _watch_events(url, stream.lines())
+                    yield Watch(url, stream.lines)
         except trio.TooSlowError:
             self._turn_away_from(member)
             raise UnreachableError(f"{self._endpoints[member]}: no answer to a watch") from None
@@ -355,23 +354,33 @@ class Etcd:
             self._member = (member + 1) % len(self._endpoints)
 
 
-async def _watch_events(url: str, lines: AsyncIterator[bytes]) -> AsyncGenerator[WatchEvent]:
-    async for line in lines:
-        message = Message.parse(url, line)
-        if "error" in message.fields:
-            raise UnreachableError(f"{url}: the watch was ended: {_error_text(message)}")
-        result = message.child("result")
-        revision = _header(result).revision
-        if result.true("canceled"):
+@final
+class Watch:
+    """Iterates over what happens in a watched range; it ends when the past is compacted."""
+
+    def __init__(self, url: str, lines: trio.MemoryReceiveChannel[bytes]) -> None:
+        self._url = url
+        self._lines = lines
+
+    def __aiter__(self) -> "Watch":
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        async for line in self._lines:
+            message = Message.parse(self._url, line)
+            if "error" in message.fields:
+                raise UnreachableError(f"{self._url}: the watch ended: {_error_text(message)}")
+            result = message.child("result")
             if result.integer("compact_revision"):
-                yield WatchEvent(revision, compacted=True)
-                return
-            reason = result.text("cancel_reason")
-            raise UnreachableError(f"{url}: the watch was ended: {reason!r:.200}")
-        events = result.children("events")
-        if events:
-            deleted = (e.child("kv").data("key") for e in events if e.text("type") == "DELETE")
-            yield WatchEvent(revision, frozenset(deleted))
+                break
+            if result.true("canceled"):
+                reason = result.text("cancel_reason")
+                raise UnreachableError(f"{self._url}: the watch was cancelled: {reason:.200}")
+            events = result.children("events")
+            if events:
+                deleted = (e.child("kv").data("key") for e in events if e.text("type") == "DELETE")
+                return WatchEvent(_header(result).revision, frozenset(deleted))
+        raise StopAsyncIteration
 
 
 def _checked(url: str, answer: Answer) -> Message:

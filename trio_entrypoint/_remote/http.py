@@ -7,12 +7,15 @@ put a server of their own in its place. A transport knows no deadlines, its call
 
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
 from typing import Protocol, final
 
 import attrs
+import trio
+
+from trio_entrypoint._nursery import open_background
 
 try:
     import httpcore
@@ -26,6 +29,8 @@ except ModuleNotFoundError as error:
 MAX_ANSWER = 2 * 1024 * 1024
 """The longest answer, or line of a stream, that is read, in bytes: etcd and the Kubernetes API
 refuse objects larger than about 1.5 MiB."""
+
+_MAX_LINES = 64
 
 # A peer that vanished is found out in idle streams too: after 15 s, 3 probes, 5 s apart.
 _SOCKET_OPTIONS = (
@@ -110,12 +115,9 @@ class Stream(Protocol):
         """The HTTP status."""
         ...
 
-    def lines(self) -> AsyncIterator[bytes]:
-        """The lines as they come; the iteration ends with the stream.
-
-        Raises:
-            UnreachableError: The connection broke, or a line was too long.
-        """
+    @property
+    def lines(self) -> trio.MemoryReceiveChannel[bytes]:
+        """The lines as they come; it ends with the stream."""
         ...
 
 
@@ -144,7 +146,8 @@ class Transport(Protocol):
         """Send one request and hand out its answer while it comes.
 
         Raises:
-            UnreachableError: There was no answer.
+            UnreachableError: There was no answer, the connection broke, a line was too long,
+                or they came faster than they were taken. The block is cancelled then.
         """
         ...
 
@@ -182,13 +185,32 @@ class _PooledTransport:
         *,
         limit: int = MAX_ANSWER,
     ) -> Answer:
-        async with self.stream(method, url, headers, body) as stream:
-            return Answer(stream.status, await stream.read(limit))
+        async with self._response(method, url, headers, body) as response:
+            answer = bytearray()
+            # Httpcore's generators must not be left half-way: no loop here is broken off or
+            # waits for anything but the next chunk, and what ends one early is a cancellation.
+            with trio.CancelScope() as too_long:
+                async for chunk in response.aiter_stream():
+                    answer += chunk
+                    if len(answer) > limit:
+                        too_long.cancel()
+            if too_long.cancelled_caught or len(answer) > limit:
+                raise UnreachableError(f"{url}: the answer is longer than {limit} bytes")
+            return Answer(response.status, bytes(answer))
 
     @asynccontextmanager
     async def stream(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
     ) -> AsyncGenerator["_PooledStream"]:
+        async with self._response(method, url, headers, body) as response:
+            stream = _PooledStream(url, response)
+            async with open_background(stream.read):
+                yield stream
+
+    @asynccontextmanager
+    async def _response(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> AsyncGenerator[httpcore.Response]:
         try:
             async with self._pool.stream(
                 method,
@@ -197,7 +219,7 @@ class _PooledTransport:
                 content=body or None,
                 extensions=self._extensions,
             ) as response:
-                yield _PooledStream(url, response)
+                yield response
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
             raise UnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
 
@@ -208,21 +230,22 @@ class _PooledStream:
         self._url = url
         self._response = response
         self.status = response.status
+        self._send, self.lines = trio.open_memory_channel[bytes](_MAX_LINES)
 
-    async def read(self, limit: int) -> bytes:
-        body = bytearray()
-        async for chunk in self._response.aiter_stream():
-            body += chunk
-            if len(body) > limit:
-                raise UnreachableError(f"{self._url}: the answer is longer than {limit} bytes")
-        return bytes(body)
-
-    async def lines(self) -> AsyncGenerator[bytes]:
-        buffer = b""
-        async for chunk in self._response.aiter_stream():
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield line
-            if len(buffer) > MAX_ANSWER:
-                raise UnreachableError(f"{self._url}: a line is longer than {MAX_ANSWER} bytes")
+    async def read(self) -> None:
+        rest = b""
+        failure = None
+        with self._send, trio.CancelScope() as failed:
+            async for chunk in self._response.aiter_stream():
+                *lines, rest = (rest + chunk).split(b"\n")
+                try:
+                    for line in filter(bytes.strip, lines):
+                        self._send.send_nowait(line)
+                except trio.WouldBlock:
+                    failure = f"more than {_MAX_LINES} lines wait to be taken"
+                if len(rest) > MAX_ANSWER:
+                    failure = f"a line is longer than {MAX_ANSWER} bytes"
+                if failure is not None:
+                    failed.cancel()
+        if failure is not None:
+            raise UnreachableError(f"{self._url}: {failure}")

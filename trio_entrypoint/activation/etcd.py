@@ -234,8 +234,6 @@ class _Contender:
                         async for event in events:
                             if key in event.deleted:
                                 return
-                            if event.compacted:
-                                break
                 except (UnreachableError, EtcdError) as error:
                     logger.info("a watch ended: %s", error)
                     await pauses.pause()
