@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trio_entrypoint.activation.combined import open_all_activation, open_any_activation
     from trio_entrypoint.activation.etcd import open_etcd_activation
     from trio_entrypoint.activation.file import FileActivation, open_file_activation
+    from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
     from trio_entrypoint.commands import Command, CommandFailedError
     from trio_entrypoint.configuration.custom import (
         CustomConfiguration,
@@ -194,6 +195,7 @@ __all__ = [
     "open_etcd_activation",
     "open_file_activation",
     "open_file_configuration",
+    "open_kubernetes_activation",
     "open_merged_configuration",
     "open_process",
     "open_tar_configuration",
@@ -271,6 +273,7 @@ _HOME = {
     "open_process": "process",
     "open_tar_configuration": "configuration.tar",
     "run": "entrypoint",
+    "open_kubernetes_activation": "activation.kubernetes",
 }
 
 if not TYPE_CHECKING:  # to a type checker every name would be an `object`

@@ -1,0 +1,222 @@
+"""Where the Kubernetes API is, and who we are there: a pod's service account, or a kubeconfig.
+
+Sources: Kubernetes' documentation, 'Accessing the API from a Pod' and 'Organizing Cluster
+Access Using kubeconfig Files'.
+"""
+
+import os
+import ssl
+from base64 import b64decode
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import cast, final
+from urllib.parse import urlsplit
+
+import attrs
+
+from trio_entrypoint._remote.http import Tls
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+_MAX_FILE = 1024 * 1024
+
+
+@final
+@attrs.frozen
+class Access:
+    """How to reach one API server. The token's file is read again and again: it is rotated."""
+
+    server: str
+    context: ssl.SSLContext | None = None
+    server_name: str | None = None
+    token: str | None = attrs.field(default=None, repr=False)
+    token_file: Path | None = None
+
+    def current_token(self) -> str | None:
+        """The bearer token as it is now.
+
+        Raises:
+            OSError: Its file cannot be read.
+            ValueError: What is in the file can be no token.
+        """
+        if self.token_file is None:
+            return self.token
+        token = _read(self.token_file).strip()
+        if not token or not token.isascii() or not token.decode().isprintable():
+            raise ValueError(f"{self.token_file}: expected a token")
+        return token.decode()
+
+
+def in_cluster(
+    environ: Mapping[str, str] = os.environ, directory: Path = SERVICE_ACCOUNT
+) -> Access:
+    """Read what every pod is given.
+
+    Raises:
+        RuntimeError: This is no pod, or one without a service account.
+    """
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        raise RuntimeError(
+            "not in a Kubernetes pod (KUBERNETES_SERVICE_HOST and _PORT are not set):"
+            " name a kubeconfig"
+        )
+    host = f"[{host}]" if ":" in host else host
+    access = Access(
+        server=f"https://{host}:{port}",
+        context=Tls(ca=directory / "ca.crt").context(),
+        token_file=directory / "token",
+    )
+    access.current_token()
+    return access
+
+
+def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Access:
+    """Read one context of a kubeconfig: certificates, a token or its file.
+
+    Plugins that fetch credentials (`exec`, `auth-provider`) are not run: the entrypoint would
+    have to start foreign programs before it has started its own.
+
+    Args:
+        path: The file.
+        context: The context's name; None for the file's current one.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: Something in it is missing or not as expected; file and field are named.
+    """
+    file = Path(path)
+    config = _Section.load(file)
+    name = context or config.text("current-context")
+    if not name:
+        raise ValueError(f"{file}: current-context: expected a name, or name a context")
+    chosen = config.named("contexts", name, "context")
+    cluster = config.named("clusters", chosen.text("cluster"), "cluster")
+    user_name = chosen.text("user")
+    user = config.named("users", user_name, "user") if user_name else _Section(file, "user", {})
+    for plugin in ("exec", "auth-provider"):
+        if plugin in user.fields:
+            raise ValueError(
+                f"{user.where}: {plugin} is not supported: use a token, its file or a certificate"
+            )
+    server = cluster.text("server").rstrip("/")
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{cluster.where}: server: expected http(s)://host:port, not {server!r}")
+    token_file = user.path("tokenFile")
+    return Access(
+        server=server,
+        context=_tls_context(cluster, user) if parts.scheme == "https" else None,
+        server_name=cluster.text("tls-server-name") or None,
+        token=user.text("token") or None,
+        token_file=token_file,
+    )
+
+
+def _tls_context(cluster: "_Section", user: "_Section") -> ssl.SSLContext:
+    ca = cluster.file("certificate-authority")
+    certificate, key = user.file("client-certificate"), user.file("client-key")
+    try:
+        context = Tls(
+            ca=None if ca is None else ca.path,
+            certificate=None if certificate is None else certificate.path,
+            key=None if key is None else key.path,
+        ).context()
+    finally:
+        for file in (ca, certificate, key):
+            if file is not None:
+                file.close()
+    if cluster.fields.get("insecure-skip-tls-verify") is True:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@final
+class _Data:
+    """A file, or base64 data that the ssl module can read only as one: it stays in memory."""
+
+    def __init__(self, path: Path | None, data: bytes = b"") -> None:
+        self._fd = -1
+        if path is None:
+            self._fd = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
+            os.write(self._fd, data)
+            path = Path(f"/proc/self/fd/{self._fd}")
+        self.path = path
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+@final
+class _Section:
+    """One mapping of the file, whose getters name what is not as expected."""
+
+    def __init__(self, file: Path, where: str, fields: dict[str, object]) -> None:
+        self._file = file
+        self.where = where
+        self.fields = fields
+
+    @classmethod
+    def load(cls, file: Path) -> "_Section":
+        try:
+            import yaml
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "a kubeconfig needs pyyaml: install 'trio-entrypoint[kubernetes]'", name="yaml"
+            ) from error
+        try:
+            value = yaml.safe_load(_read(file))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise ValueError(f"{file}: expected YAML: {error}") from None
+        return cls._of(file, str(file), value)
+
+    @classmethod
+    def _of(cls, file: Path, where: str, value: object) -> "_Section":
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected a mapping, got {value!r:.80}")
+        return cls(file, where, cast("dict[str, object]", value))
+
+    def named(self, field: str, name: str, inner: str) -> "_Section":
+        """The entry of a list that has this name."""
+        where = f"{self.where}: {field}"
+        entries: object = self.fields.get(field) or []
+        if not isinstance(entries, list):
+            raise ValueError(f"{where}: expected a list, got {entries!r:.80}")
+        for entry in cast("list[object]", entries):
+            section = self._of(self._file, where, entry)
+            if section.fields.get("name") == name:
+                return self._of(self._file, f"{where}: {name}", section.fields.get(inner))
+        raise ValueError(f"{where}: expected an entry named {name!r}")
+
+    def text(self, field: str) -> str:
+        value = self.fields.get(field) or ""
+        if not isinstance(value, str):
+            raise ValueError(f"{self.where}: {field}: expected a string, got {value!r:.80}")
+        return value
+
+    def path(self, field: str) -> Path | None:
+        """A path, which counts from the file's own directory."""
+        value = self.text(field)
+        return self._file.parent / value if value else None
+
+    def file(self, field: str) -> _Data | None:
+        """A file that is named, or that is there itself as FIELD-data."""
+        data = self.text(f"{field}-data")
+        if data:
+            try:
+                return _Data(None, b64decode(data, validate=True))
+            except ValueError:
+                raise ValueError(f"{self.where}: {field}-data: expected base64") from None
+        path = self.path(field)
+        return None if path is None else _Data(path)
+
+
+def _read(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(_MAX_FILE + 1)
+    if len(data) > _MAX_FILE:
+        raise ValueError(f"{path}: expected at most {_MAX_FILE} bytes")
+    return data
