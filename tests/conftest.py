@@ -1,9 +1,10 @@
 """What all tests share: in CI a test that skips is a failure."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+from etcd_cluster import Cluster, running_cluster
 
 
 @pytest.hookimpl(wrapper=True)
@@ -17,3 +18,10 @@ def pytest_runtest_makereport(
             f"{item.nodeid} would be skipped, which CI does not allow: {call.excinfo}"
         )
     return report
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[Cluster]:
+    """A cluster of three that tests share: nobody stops its members."""
+    with running_cluster(3) as cluster:
+        yield cluster

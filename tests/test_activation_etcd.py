@@ -1,18 +1,9 @@
 """Elections in a real etcd: one active, handed over, lost, and never two."""
 
-from collections.abc import Iterator
-
-import pytest
 import trio
-from etcd_cluster import Cluster, running_cluster
+from etcd_cluster import Cluster
 
 from trio_entrypoint import ActivationChanged, open_etcd_activation
-
-
-@pytest.fixture(scope="session")
-def etcd() -> Iterator[Cluster]:
-    with running_cluster(3) as cluster:
-        yield cluster
 
 
 async def test_the_only_contender_is_elected_with_a_token(etcd: Cluster) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         open_directory_configuration,
     )
     from trio_entrypoint.configuration.engine import GenerationConfiguration
+    from trio_entrypoint.configuration.etcd import open_etcd_configuration
     from trio_entrypoint.configuration.file import FileSource, open_file_configuration
     from trio_entrypoint.configuration.merged import open_merged_configuration
     from trio_entrypoint.configuration.tar import TarSource, open_tar_configuration
@@ -193,6 +194,7 @@ __all__ = [
     "open_custom_configuration",
     "open_directory_configuration",
     "open_etcd_activation",
+    "open_etcd_configuration",
     "open_file_activation",
     "open_file_configuration",
     "open_kubernetes_activation",
@@ -268,6 +270,7 @@ _HOME = {
     "open_any_activation": "activation.combined",
     "open_custom_configuration": "configuration.custom",
     "open_etcd_activation": "activation.etcd",
+    "open_etcd_configuration": "configuration.etcd",
     "open_file_activation": "activation.file",
     "open_file_configuration": "configuration.file",
     "open_process": "process",

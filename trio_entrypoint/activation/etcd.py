@@ -15,7 +15,6 @@ know it yet renews leases that its successor lets expire (etcd #15247, before 3.
 """
 
 import logging
-import random
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +33,7 @@ from trio_entrypoint._remote.etcd import (
     prefix_end,
 )
 from trio_entrypoint._remote.http import Tls, UnreachableError
+from trio_entrypoint._remote.pauses import LONGEST, Pauses
 from trio_entrypoint.activation._lease import MARGIN
 from trio_entrypoint.activation._leased import LeaseActivation, open_lease_activation
 
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_LONGEST_PAUSE = 2.0
 _LONGEST_ATTEMPT = 5.0
 
 
@@ -116,7 +115,7 @@ async def open_etcd_activation(
             ) as activation:
                 yield activation
         finally:  # the body has ended, and with it what was active
-            with trio.move_on_after(_LONGEST_PAUSE, shield=True):
+            with trio.move_on_after(LONGEST, shield=True):
                 await contender.release()
 
 
@@ -166,7 +165,7 @@ class _Contender:
                 pass
             except EtcdError as error:
                 logger.warning("cannot contend for activation: %s", error)
-                await trio.sleep(_LONGEST_PAUSE)
+                await trio.sleep(LONGEST)
             nursery.cancel_scope.cancel()
 
     async def _grant(self, activation: LeaseActivation) -> None:
@@ -175,7 +174,7 @@ class _Contender:
         activation.extend(sent, granted)
 
     async def _keep_alive(self, activation: LeaseActivation, key: bytes) -> None:
-        pauses = _Pauses()
+        pauses = Pauses()
         while True:
             assert activation.tenure is not None, "it was extended by the grant"
             await activation.clock.sleep_until(activation.tenure.renew_at)
@@ -197,7 +196,7 @@ class _Contender:
             if before.raft_term != after.header.raft_term:
                 await pauses.pause()
                 continue
-            pauses = _Pauses()
+            pauses = Pauses()
             activation.extend(sent, granted)
 
     async def _wait_for_predecessors(self, key: bytes) -> int | None:
@@ -226,7 +225,7 @@ class _Contender:
 
         A watch that fell silent without an error costs one time to live: then it is renewed.
         """
-        pauses = _Pauses()
+        pauses = Pauses()
         while True:
             with trio.move_on_after(self._ttl):
                 try:
@@ -248,22 +247,10 @@ class _Contender:
             from_revision = now.header.revision + 1
 
     async def _persist(self, operation: Callable[[], Awaitable[T]]) -> T:
-        pauses = _Pauses()
+        pauses = Pauses()
         while True:
             try:
                 return await operation()
             except UnreachableError as error:
                 logger.warning("cannot contend for activation yet: %s", error)
             await pauses.pause()
-
-
-@final
-class _Pauses:
-    """Pauses between tries, each about twice as long as the one before, up to 2 s."""
-
-    def __init__(self) -> None:
-        self._next = 0.1
-
-    async def pause(self) -> None:
-        await trio.sleep(self._next * random.uniform(0.5, 1))  # noqa: S311 - no secret
-        self._next = min(2 * self._next, _LONGEST_PAUSE)

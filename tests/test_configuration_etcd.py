@@ -1,0 +1,135 @@
+"""Keys of a real etcd become a directory: all of one revision, or nothing."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from etcd_cluster import Cluster, encode
+
+from trio_entrypoint import (
+    ConfigurationChanged,
+    ConfigurationDeleted,
+    ConfigurationFailed,
+    open_etcd_configuration,
+)
+
+
+def put_all(etcd: Cluster, files: dict[str, str]) -> None:
+    """Write keys in one transaction."""
+    puts = [
+        {"request_put": {"key": encode(key), "value": encode(value)}}
+        for key, value in files.items()
+    ]
+    etcd.call("kv/txn", {"success": puts})
+
+
+def tree(target: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(target)): path.read_text()
+        for path in target.rglob("*")
+        if path.is_file()
+    }
+
+
+async def test_all_keys_under_a_prefix_become_one_generation(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    target = tmp_path / "app"
+    put_all(etcd, {"/config/a": "1", "/config/b/c": "2", "/configuration/x": "another prefix"})
+
+    async with open_etcd_configuration(etcd.endpoints, "/config", target) as configuration:
+        assert await configuration.events.receive() == ConfigurationChanged()
+        result = await configuration.update()
+
+    assert result.error is None
+    assert tree(target) == {"a": "1", "b/c": "2"}
+
+
+async def test_a_change_is_told_and_no_reader_sees_half_a_transaction(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    target = tmp_path / "app"
+    put_all(etcd, {"/whole/a": "0", "/whole/b": "0"})
+
+    async with open_etcd_configuration(etcd.endpoints, "/whole", target) as configuration:
+        with trio.fail_after(30):
+            for number in range(1, 20):
+                await configuration.update()
+                files = tree(target)
+                assert files["a"] == files["b"]
+                await configuration.events.receive()
+                put_all(etcd, {"/whole/a": str(number), "/whole/b": str(number)})
+            await configuration.events.receive()
+            await configuration.update()
+    assert tree(target) == {"a": "19", "b": "19"}
+
+
+async def test_without_keys_the_source_is_deleted_and_what_was_applied_stays(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    target = tmp_path / "app"
+    put_all(etcd, {"/leaving/a": "1"})
+    async with open_etcd_configuration(etcd.endpoints, "/leaving", target) as configuration:
+        assert await configuration.events.receive() == ConfigurationChanged()
+        await configuration.update()
+        etcd.delete("/leaving/a")
+        with trio.fail_after(5):
+            assert await configuration.events.receive() == ConfigurationDeleted()
+        result = await configuration.update()
+
+    assert isinstance(result.error, FileNotFoundError)
+    assert tree(target) == {"a": "1"}
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/../../b", "good/below-a-file"])
+async def test_a_key_that_can_be_no_path_refuses_the_whole_configuration(
+    etcd: Cluster, tmp_path: Path, name: str
+) -> None:
+    prefix = f"/hostile/{len(name)}"
+    put_all(etcd, {f"{prefix}/good": "1", f"{prefix}/{name}": "2"})
+    target = tmp_path / "app"
+
+    async with open_etcd_configuration(etcd.endpoints, prefix, target) as configuration:
+        result = await configuration.update()
+
+    assert result.error is not None
+    assert not target.exists()
+
+
+async def test_more_than_one_page_of_keys_is_read_at_one_revision(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    for page in range(13):
+        put_all(etcd, {f"/many/{page}/{number}": f"{page}.{number}" for number in range(100)})
+    target = tmp_path / "app"
+
+    async with open_etcd_configuration(etcd.endpoints, "/many", target) as configuration:
+        result = await configuration.update()
+
+    assert result.error is None
+    files = tree(target)
+    assert len(files) == 1300
+    assert files["12/99"] == "12.99"
+
+
+async def test_a_configuration_over_its_limits_is_refused(etcd: Cluster, tmp_path: Path) -> None:
+    put_all(etcd, {f"/large/{number}": "x" * 1000 for number in range(10)})
+    target = tmp_path / "app"
+    async with open_etcd_configuration(
+        etcd.endpoints, "/large", target, max_size=5000
+    ) as configuration:
+        result = await configuration.update()
+    assert "5000 bytes" in str(result.error)
+    assert not target.exists()
+
+
+async def test_an_unreachable_cluster_is_a_failure_that_may_mend_itself(tmp_path: Path) -> None:
+    async with open_etcd_configuration(
+        ["http://127.0.0.1:1"], "/config", tmp_path / "app"
+    ) as configuration:
+        event = await configuration.events.receive()
+        result = await configuration.update()
+
+    assert isinstance(event, ConfigurationFailed)
+    assert "http://127.0.0.1:1" in str(event.error)
+    assert isinstance(result.error, OSError)

@@ -1,0 +1,22 @@
+"""Pauses between tries, so that a server that is back is not met by everybody at once."""
+
+import random
+from typing import final
+
+import trio
+
+LONGEST = 2.0
+"""The longest pause, in seconds."""
+
+
+@final
+class Pauses:
+    """Each pause is about twice as long as the one before."""
+
+    def __init__(self) -> None:
+        self._next = 0.1
+
+    async def pause(self) -> None:
+        """Wait for up to 0.1 s, then 0.2 s, and so on to `LONGEST`."""
+        await trio.sleep(self._next * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        self._next = min(2 * self._next, LONGEST)
