@@ -1,0 +1,126 @@
+"""What the entrypoint does for the clients of its control socket."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+
+import trio
+
+from trio_entrypoint.cli.feed import Feed
+from trio_entrypoint.cli.mistakes import did_you_mean
+from trio_entrypoint.cli.observing import Fleet, Service
+from trio_entrypoint.cli.protocol import ProtocolError, Request
+from trio_entrypoint.cli.values import signal_number
+
+__all__ = ["answer"]
+
+
+async def answer(fleet: Fleet, request: Request) -> AsyncGenerator[object, None]:
+    """Carry out a request, and give the items of its answer.
+
+    Raises:
+        ProtocolError: It cannot be carried out; nothing was done.
+    """
+    services = _choose(fleet, request)
+    match request.command:
+        case "status":
+            yield _status(services)
+            if request.follow:
+                with fleet.events.follow() as events:
+                    async for _ in events:
+                        _skip(events)
+                        yield _status(services)
+        case "logs" | "events":
+            feed = fleet.log if request.command == "logs" else fleet.events
+            async with aclosing(_entries(feed, request, services)) as entries:
+                async for entry in entries:
+                    yield entry
+        case "history":
+            for service in services:
+                for generation in list(service.history):
+                    yield generation
+        case "wait-ready":
+            yield await _wait_ready(services, request.timeout)
+        case _:
+            for service in services:
+                yield {"message": await _operate(service, request)}
+
+
+async def _operate(service: Service, request: Request) -> str:
+    supervisor = service.supervisor
+    try:
+        match request.command:
+            case "start":
+                supervisor.start()
+            case "stop":
+                supervisor.stop()
+            case "restart":
+                supervisor.restart()
+            case "reload":
+                supervisor.reload()
+            case "rollback":
+                supervisor.rollback()
+            case "signal":
+                number = signal_number(request.signal)
+                supervisor.signal(number)
+            case other:
+                raise AssertionError(other)
+    except (ValueError, ProcessLookupError) as error:
+        raise ProtocolError("refused", f"{service.name}: {error}") from None
+    await trio.lowlevel.checkpoint()
+    return ""
+
+
+def _choose(fleet: Fleet, request: Request) -> Sequence[Service]:
+    """The services that a request is about; what changes something names them, if several."""
+    for name in request.services:
+        if name not in fleet.services:
+            raise ProtocolError(
+                "unknown-service", f"no service {name!r:.80}; {did_you_mean(name, fleet.services)}"
+            )
+    if request.services:
+        return [fleet.services[name] for name in dict.fromkeys(request.services)]
+    everything = list(fleet.services.values())
+    asks = ("status", "logs", "events", "history", "wait-ready", "reload")
+    if len(everything) > 1 and request.command not in asks:
+        names = ", ".join(fleet.services)
+        raise ProtocolError("unknown-service", f"which of the services? There are: {names}")
+    return everything
+
+
+def _status(services: Sequence[Service]) -> object:
+    return {"services": [service.status() for service in services]}
+
+
+def _skip(events: "trio.MemoryReceiveChannel[Mapping[str, object]]") -> None:
+    """A status is newer than all that waits."""
+    try:
+        while True:
+            events.receive_nowait()
+    except (trio.WouldBlock, trio.EndOfChannel):
+        pass
+
+
+async def _entries(
+    feed: Feed[Mapping[str, object]], request: Request, services: Sequence[Service]
+) -> AsyncGenerator[Mapping[str, object], None]:
+    names = {service.name for service in services} if request.services else None
+    # Followed first: nothing is lost between the last entry and the next.
+    with feed.follow() as coming:
+        for entry in feed.recent(request.lines):
+            if names is None or entry.get("service") in names:
+                yield entry
+        if request.follow:
+            async for entry in coming:
+                if names is None or entry.get("service") in names:
+                    yield entry
+
+
+async def _wait_ready(services: Sequence[Service], within: float | None) -> object:
+    limit = float("inf") if within is None else within
+    with trio.move_on_after(limit):
+        for service in services:
+            await service.supervisor.wait_for(lambda state: state.ready)
+        return {"message": ""}
+    late = [service for service in services if not service.supervisor.state.ready]
+    told = ", ".join(f"{one.name} ({one.supervisor.state.process.value})" for one in late)
+    raise ProtocolError("timeout", f"not ready within {limit:g} s: {told}")

@@ -1,0 +1,187 @@
+"""A small HTTP/1.1 server over h11: health, status, metrics and the page, all read-only.
+
+Clients may be slow or hostile: their number, the size of a request's head, and every wait for
+them are bounded. Only GET and HEAD are answered, and bodies of requests are not read.
+"""
+
+import errno
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+
+import attrs
+import h11
+import trio
+
+from trio_entrypoint._nursery import open_background
+
+__all__ = ["Handler", "Response", "open_http"]
+
+logger = logging.getLogger(__name__)
+
+HEAD_WITHIN = 10.0
+"""Seconds for a request's head, and for the next one on the same connection."""
+SEND_WITHIN = 10.0
+MAX_CLIENTS = 64
+MAX_HEAD = 16 * 1024
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """What a request gets."""
+
+    status: int = 200
+    type: str = "application/json"
+    body: bytes = b""
+    stream: AsyncGenerator[bytes, None] | None = None
+    """What follows the body, for as long as it lasts and the client listens."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+Handler = Callable[[str], Awaitable[Response]]
+"""Answers the path of a request."""
+
+
+@asynccontextmanager
+async def open_http(host: str | None, port: int, handler: Handler) -> AsyncGenerator[int]:
+    """Serve HTTP for as long as the block lasts; gives the port.
+
+    Args:
+        host: The address to listen on, or None for all of them.
+        port: The port, or 0 for a free one.
+        handler: Answers the requests.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=MAX_CLIENTS)
+    except OSError as error:
+        message = f"http.listen {host or ''}:{port}: {error.strerror or error}"
+        raise OSError(error.errno, message) from None
+    server = _Server(handler)
+    try:
+        async with open_background(*(partial(server.accept, one) for one in listeners)):
+            yield listeners[0].socket.getsockname()[1]
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+class _Server:
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._clients = 0
+
+    async def accept(self, listener: trio.SocketListener) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        logger.warning("HTTP cannot accept: %s", error.strerror)
+                        await trio.sleep(0.1)
+                    continue
+                if self._clients < MAX_CLIENTS:
+                    self._clients += 1
+                    nursery.start_soon(self._converse, stream)
+                else:
+                    await stream.aclose()
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await _Client(stream, self._handler).converse()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
+            pass  # the client went away
+        except* Exception:  # a fault of ours in an answer must not end what is looked at
+            logger.exception("HTTP: cannot answer")
+        finally:
+            self._clients -= 1
+
+
+class _Client:
+    def __init__(self, stream: trio.SocketStream, handler: Handler) -> None:
+        self._stream = stream
+        self._handler = handler
+        self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+
+    async def converse(self) -> None:
+        """Answer one request after the other."""
+        while True:
+            request = None
+            try:
+                with trio.move_on_after(HEAD_WITHIN):
+                    request = await self._receive_request()
+            except h11.RemoteProtocolError as error:
+                await self._send(_text(error.error_status_hint, str(error)), head_only=False)
+            if request is None:
+                return
+            if request.method not in (b"GET", b"HEAD"):
+                response = _text(405, "only GET and HEAD", {"Allow": "GET, HEAD"})
+            else:
+                response = await self._handler(request.target.partition(b"?")[0].decode("latin-1"))
+            await self._send(response, head_only=request.method == b"HEAD")
+            if {self._protocol.our_state, self._protocol.their_state} != {h11.DONE}:
+                return
+            self._protocol.start_next_cycle()
+
+    async def _receive_request(self) -> h11.Request | None:
+        while True:
+            event = self._protocol.next_event()
+            if event is h11.NEED_DATA:
+                self._protocol.receive_data(await self._stream.receive_some(4096))
+            elif isinstance(event, h11.Request):
+                self._protocol.next_event()  # the end of a request that has no body
+                return event
+            else:
+                return None
+
+    async def _send(self, response: Response, *, head_only: bool) -> None:
+        headers = {
+            "Content-Type": response.type,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **response.headers,
+        }
+        if response.stream is None:
+            headers["Content-Length"] = str(len(response.body))
+        if self._protocol.their_state is not h11.DONE:  # a body that nobody reads
+            headers["Connection"] = "close"
+        await self._write(h11.Response(status_code=response.status, headers=list(headers.items())))
+        if not head_only:
+            await self._write(h11.Data(data=response.body))
+            if response.stream is not None:
+                await self._write_stream(response.stream)
+        await self._write(h11.EndOfMessage())
+
+    async def _write_stream(self, stream: AsyncGenerator[bytes, None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    await self._write(h11.Data(data=chunk))
+            nursery.cancel_scope.cancel()
+        raise trio.BrokenResourceError  # a stream ends with its client, or because it is slow
+
+    async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
+        # Nothing is expected from the client of a stream: whatever comes, it is done.
+        with suppress(trio.BrokenResourceError):
+            await self._stream.receive_some(1)
+        scope.cancel()
+
+    async def _write(self, event: h11.Event) -> None:
+        data = self._protocol.send(event)
+        with trio.move_on_after(SEND_WITHIN) as scope:
+            await self._stream.send_all(data or b"")
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError
+
+
+def _text(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    body = f"{message}\n".encode()
+    return Response(status=status, type="text/plain", body=body, headers=headers or {})

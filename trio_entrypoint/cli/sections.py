@@ -1,0 +1,133 @@
+"""The sections of a service that say how it is kept running: restarts, probes, hooks."""
+
+from typing import Literal
+
+import attrs
+from attrs.validators import ge, optional
+
+from trio_entrypoint.cli.values import Action, Words, exactly_one, is_action, is_address, like
+from trio_entrypoint.commands import Command
+from trio_entrypoint.policies import Backoff, Health, Hooks, Limit, Readiness
+
+__all__ = ["HealthSettings", "HookSettings", "ReadinessSettings", "RestartSettings"]
+
+_BACKOFF = Backoff()
+
+
+@attrs.frozen(kw_only=True)
+class RestartSettings:
+    """What happens when the application ends by itself."""
+
+    policy: Literal["always", "on-failure", "never"] = "always"
+    """Whether it is started again."""
+
+    success_codes: tuple[int, ...] = (0,)
+    """Exit codes that `on-failure` takes for a success."""
+
+    backoff: Backoff = _BACKOFF
+    """How long to wait before a restart, in seconds."""
+
+    limit: Limit | None = None
+    """How many restarts are too many; without it there is no limit."""
+
+
+PROBES = ("http", "tcp", "command", "file", "notify", "descriptor")
+
+
+@attrs.frozen(kw_only=True)
+class ReadinessSettings:
+    """When the application counts as ready; exactly one of the first six keys."""
+
+    http: str | None = None
+    """A URL whose answer is a status from 200 to 399."""
+
+    tcp: int | str | None = attrs.field(default=None, validator=optional(is_address))
+    """A port, or `host:port`, that accepts connections."""
+
+    command: Words | Command | None = None
+    """A command that exits with 0."""
+
+    file: str | None = None
+    """A file that exists."""
+
+    notify: Literal["main", "all"] | None = None
+    """`READY=1` by sd_notify, from the main process or from all of its descendants."""
+
+    descriptor: int | None = attrs.field(default=None, validator=optional(ge(3)))
+    """A newline on this descriptor, as s6 has it."""
+
+    timeout: float = like(Readiness, "timeout")
+    """Seconds from the start; an application that is not ready by then has failed."""
+
+    period: float = like(Readiness, "period")
+    """Seconds between the end of one question and the next."""
+
+    probe_timeout: float = like(Readiness, "probe_timeout")
+    """Seconds that one answer may take."""
+
+    successes: int = like(Readiness, "successes")
+    """Good answers in a row that make it ready."""
+
+    def __attrs_post_init__(self) -> None:
+        exactly_one(self, PROBES)
+
+
+@attrs.frozen(kw_only=True)
+class HealthSettings:
+    """When the application counts as unhealthy; exactly one of the first five keys."""
+
+    http: str | None = None
+    """A URL whose answer is a status from 200 to 399."""
+
+    tcp: int | str | None = attrs.field(default=None, validator=optional(is_address))
+    """A port, or `host:port`, that accepts connections."""
+
+    command: Words | Command | None = None
+    """A command that exits with 0."""
+
+    file: str | None = None
+    """A file that exists."""
+
+    notify: Literal["main", "all"] | None = None
+    """`WATCHDOG=1` by sd_notify, at least every `period` times `failures` seconds."""
+
+    period: float = like(Health, "period")
+    """Seconds between the end of one question and the next."""
+
+    probe_timeout: float = like(Health, "probe_timeout")
+    """Seconds that one answer may take."""
+
+    failures: int = like(Health, "failures")
+    """Bad answers in a row that make it unhealthy."""
+
+    successes: int = like(Health, "successes")
+    """Good answers in a row that make it healthy again."""
+
+    on_failure: Action = attrs.field(default="restart", validator=is_action)
+    """What an unhealthy application gets: "restart", "ignore", a signal or a command."""
+
+    def __attrs_post_init__(self) -> None:
+        exactly_one(self, PROBES[:-1])
+
+
+@attrs.frozen(kw_only=True)
+class HookSettings:
+    """Commands around each run; each is an array of words, or a table with a `timeout`."""
+
+    initial: tuple[Words | Command, ...] = ()
+    """Before the first start; each is done with once it has succeeded."""
+
+    before_start: tuple[Words | Command, ...] = ()
+    """Before each start."""
+
+    after_ready: tuple[Words | Command, ...] = ()
+    """Each time the application has become ready."""
+
+    before_stop: tuple[Words | Command, ...] = ()
+    """Before the stop signal; not when the application ended by itself."""
+
+    after_stop: tuple[Words | Command, ...] = ()
+    """After each end of the application, however it came."""
+
+    timeout: float = like(Hooks, "timeout")
+    """Seconds that a command without a `timeout` of its own may take."""

@@ -1,0 +1,217 @@
+"""The configuration file: every section and key, with its meaning, default and rule.
+
+These are plain values. Where a section is a value of the library (`Backoff`, `Limit`,
+`Command`, `Environment`, `LogFile`), it is that class itself; where it only spells one in TOML,
+its defaults and rules are taken from that class, so that file and library cannot disagree.
+`building.py` makes the library's objects of them. The docstrings below the keys are shown in
+the JSON Schema and in the manual.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+from attrs.validators import and_, ge, gt, le, optional
+
+from trio_entrypoint.cli.logs import LogFormat, LogLevel
+from trio_entrypoint.cli.mistakes import did_you_mean
+from trio_entrypoint.cli.sections import (
+    HealthSettings,
+    HookSettings,
+    ReadinessSettings,
+    RestartSettings,
+)
+from trio_entrypoint.cli.sources import ActivationSettings, ConfigurationSettings
+from trio_entrypoint.cli.values import (
+    Action,
+    Words,
+    are_actions,
+    are_signals,
+    is_address,
+    is_command,
+    is_mode,
+    is_signal,
+)
+from trio_entrypoint.environment import Environment
+from trio_entrypoint.output import LogFile, LogLines
+
+__all__ = ["ControlSettings", "HttpSettings", "LogSettings", "ServiceSettings", "Settings"]
+
+_ENVIRONMENT = Environment()
+_RESTART = RestartSettings()
+_HOOKS = HookSettings()
+
+LimitValue = int | Literal["unlimited"]
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSettings:
+    """One application and everything about it."""
+
+    command: Words = attrs.field(validator=is_command)
+    """The program and its arguments; no shell is involved."""
+
+    after: tuple[str, ...] = ()
+    """Services that are started before this one, and are ready by then."""
+
+    stop_signal: str | int = attrs.field(default="SIGTERM", validator=is_signal)
+    """The signal that asks it to end."""
+
+    grace_period: float = attrs.field(default=10.0, validator=ge(0))
+    """Seconds from the stop signal until what is left is killed."""
+
+    stop_scope: Literal["main", "group"] = "main"
+    """Who gets the stop signal first: the main process, or its whole group."""
+
+    env: Environment = _ENVIRONMENT
+    """Its environment."""
+
+    cwd: str | None = None
+    """The working directory; a relative command counts from it."""
+
+    stdin: str = "null"
+    """"null", "inherit", or the path of a file to read."""
+
+    stdout: str | LogFile | LogLines = "inherit"
+    """"inherit", "null", "lines" (in the entrypoint's log), or a file with rotation."""
+
+    stderr: str | LogFile | LogLines = "inherit"
+    """Like `stdout`, or "stdout"."""
+
+    terminal: bool = False
+    """Hand it the terminal of `docker run -it`."""
+
+    user: str | int | None = None
+    """The user it runs as, by name or number; HOME, USER and LOGNAME follow."""
+
+    group: str | int | None = None
+    """Its group; by default the user's."""
+
+    extra_groups: tuple[str | int, ...] | None = None
+    """Its supplementary groups; by default those that the user is in."""
+
+    umask: str | None = attrs.field(default=None, validator=optional(is_mode))
+    """The mode bits that new files do not get, in octal such as "027"."""
+
+    limits: Mapping[str, LimitValue | tuple[LimitValue, ...]] = attrs.field(
+        factory=dict[str, LimitValue | tuple[LimitValue, ...]]
+    )
+    """Resource limits by the names of setrlimit(2), such as `nofile = 65536`; a number,
+    "unlimited", or an array of the soft and the hard limit."""
+
+    nice: int | None = attrs.field(default=None, validator=optional(and_(ge(-20), le(19))))
+    """Niceness, -20 to 19."""
+
+    oom_score_adj: int | None = attrs.field(
+        default=None, validator=optional(and_(ge(-1000), le(1000)))
+    )
+    """-1000 (never killed when memory runs out) to 1000 (killed first)."""
+
+    no_new_privileges: bool = False
+    """Set-user-ID programs and file capabilities have no effect."""
+
+    restart: RestartSettings = _RESTART
+    """What happens when it ends by itself."""
+
+    activation: ActivationSettings | None = None
+    """When it runs; without this table, always."""
+
+    configuration: ConfigurationSettings | None = None
+    """What it is configured by; without this table, nothing is waited for."""
+
+    on_change: Action | Mapping[str, Action] = attrs.field(
+        default="restart", validator=are_actions
+    )
+    """What a new configuration does: "restart", "ignore", a signal or a command to reload by; or
+    a table of these by glob. The first glob that matches a changed path counts, and of several
+    actions the strongest."""
+
+    confirm_within: float | None = attrs.field(default=None, validator=optional(gt(0)))
+    """Seconds in which a new configuration has to prove itself, or it is rolled back."""
+
+    readiness: ReadinessSettings | None = None
+    """When it counts as ready; without this table, as soon as it runs."""
+
+    health: HealthSettings | None = None
+    """When it counts as unhealthy."""
+
+    hooks: HookSettings = _HOOKS
+    """Commands around each run."""
+
+
+@attrs.frozen(kw_only=True)
+class LogSettings:
+    """The entrypoint's own log, on standard error."""
+
+    level: LogLevel = "info"
+    """What is less important is not logged."""
+
+    format: LogFormat = "auto"
+    """Columns, or JSON lines; `auto` is columns on a terminal and JSON lines otherwise."""
+
+
+@attrs.frozen(kw_only=True)
+class ControlSettings:
+    """The control socket, for `trio-entrypoint status` and its kin."""
+
+    socket: str = "/run/trio-entrypoint.sock"
+    """Where it is made, with mode 0600."""
+
+
+@attrs.frozen(kw_only=True)
+class HttpSettings:
+    """Health, metrics and a page over HTTP; needs `trio-entrypoint[http]`."""
+
+    listen: str = attrs.field(default=":8080", validator=is_address)
+    """`host:port`, or `:port` for all addresses."""
+
+    ready: Literal["active", "always"] = "active"
+    """What `/readyz` says while this entrypoint is inactive: not ready, or ready (`always`) as
+    long as nothing is wrong."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The whole file."""
+
+    service: Mapping[str, ServiceSettings]
+    """The services, by name."""
+
+    on_failure: Literal["end", "continue"] = "end"
+    """What a service that failed for good does to the others."""
+
+    init: bool | None = None
+    """Act as init: adopt and reap orphans. By default when this is process 1."""
+
+    signals: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=are_signals)
+    """What a signal to the entrypoint does: "forward", "ignore", "reload", or the name of the
+    signal that the applications get instead."""
+
+    log: LogSettings = LogSettings()
+    """The entrypoint's own log."""
+
+    control: ControlSettings | None = None
+    """The control socket; without this table there is none."""
+
+    http: HttpSettings | None = None
+    """Health, metrics and a page over HTTP; without this table there are none."""
+
+    def __attrs_post_init__(self) -> None:
+        for name, service in self.service.items():
+            for other in service.after:
+                if other not in self.service:
+                    raise ValueError(
+                        f'service.{name}.after: no service "{other}"; '
+                        f"{did_you_mean(other, self.service)}"
+                    )
+        _refuse_circles({name: service.after for name, service in self.service.items()})
+
+
+def _refuse_circles(after: Mapping[str, tuple[str, ...]]) -> None:
+    left = dict(after)
+    while left:
+        free = [name for name, others in left.items() if not any(o in left for o in others)]
+        if not free:
+            raise ValueError(f"these services wait for each other: {', '.join(left)}")
+        for name in free:
+            del left[name]

@@ -1,0 +1,179 @@
+"""The sections of a service that say what it waits for: its activation and its configuration."""
+
+from typing import Literal
+
+import attrs
+from attrs.validators import ge, gt, min_len, optional
+
+from trio_entrypoint.cli.values import Words, exactly_one, is_mode
+from trio_entrypoint.commands import Command
+
+__all__ = [
+    "ActivationSettings",
+    "ConfigurationSettings",
+    "EtcdSettings",
+    "KubernetesSettings",
+    "TlsSettings",
+]
+
+
+@attrs.frozen(kw_only=True)
+class TlsSettings:
+    """How etcd proves who it is, and how we do; the files are PEM."""
+
+    ca: str | None = None
+    """The authorities that may sign etcd's certificate; without it, those of the system."""
+
+    certificate: str | None = None
+    """Our certificate, with its chain."""
+
+    key: str | None = None
+    """The private key of `certificate`, if it is not in the same file."""
+
+    server_name: str | None = None
+    """The name in etcd's certificate, where it is not the address that is connected to."""
+
+
+@attrs.frozen(kw_only=True)
+class EtcdSettings:
+    """Active while elected in etcd; needs `trio-entrypoint[etcd]`."""
+
+    endpoints: tuple[str, ...] = attrs.field(validator=min_len(1))
+    """Addresses of the members: `http://host:port` or `https://host:port`."""
+
+    name: str = attrs.field(validator=min_len(1))
+    """What is contended for; each contender has a key under it."""
+
+    ttl: int = attrs.field(default=15, validator=ge(2))
+    """Seconds that a holder that vanished keeps others waiting."""
+
+    stop_within: float = attrs.field(default=5.0, validator=gt(0))
+    """Seconds that the application may take to be gone; more than its `grace_period`."""
+
+    identity: str | None = None
+    """This contender's name, for people; by default the host's."""
+
+    tls: TlsSettings | None = None
+    """Certificates, for `https` endpoints."""
+
+    user: str | None = None
+    """The user to log in as, where etcd has authentication enabled."""
+
+    password_file: str | None = None
+    """A file with the user's password on its first line."""
+
+    def __attrs_post_init__(self) -> None:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file belong together")
+
+
+@attrs.frozen(kw_only=True)
+class KubernetesSettings:
+    """Active while holding a Lease; needs `trio-entrypoint[kubernetes]`."""
+
+    namespace: str = attrs.field(validator=min_len(1))
+    """The Lease's namespace."""
+
+    name: str = attrs.field(validator=min_len(1))
+    """The Lease's name."""
+
+    lease_duration: int = attrs.field(default=15, validator=ge(1))
+    """Seconds that others wait for a holder that vanished."""
+
+    renew_deadline: float = attrs.field(default=10.0, validator=gt(0))
+    """Seconds that activity goes on without a renewal."""
+
+    retry_period: float = attrs.field(default=2.0, validator=gt(0))
+    """Seconds between renewals, and between tries."""
+
+    identity: str | None = None
+    """The holder's name in the Lease, for people; by default the host's."""
+
+    kubeconfig: str | None = None
+    """A kubeconfig file; without it, the pod's service account."""
+
+    context: str | None = None
+    """The kubeconfig's context; without it, the current one."""
+
+
+@attrs.frozen(kw_only=True)
+class ActivationSettings:
+    """When this entrypoint is the active one; exactly one key."""
+
+    file: str | None = None
+    """Active while this file exists."""
+
+    etcd: EtcdSettings | None = None
+    """Active while elected in etcd."""
+
+    kubernetes: KubernetesSettings | None = None
+    """Active while holding a Lease."""
+
+    all: "tuple[ActivationSettings, ...] | None" = None
+    """Active while all of these are."""
+
+    any: "tuple[ActivationSettings, ...] | None" = None
+    """Active while one of these is."""
+
+    def __attrs_post_init__(self) -> None:
+        exactly_one(self, ("file", "etcd", "kubernetes", "all", "any"))
+        if self.all == () or self.any == ():
+            raise ValueError("there has to be something to combine")
+
+
+SOURCES = ("file", "tar", "directory")
+
+
+@attrs.frozen(kw_only=True)
+class ConfigurationSettings:
+    """A source that is watched, and the target that it is applied to; exactly one source."""
+
+    file: str | None = None
+    """A file that is applied as the file `target`."""
+
+    tar: str | None = None
+    """An archive (plain, gzip, bzip2, xz, zstd) that is unpacked as the directory `target`."""
+
+    directory: str | None = None
+    """A directory, such as a mounted ConfigMap, that is copied as the directory `target`."""
+
+    target: str = attrs.field(validator=min_len(1))
+    """Where the application reads it."""
+
+    validate: Words | Command | None = None
+    """A command that decides whether a new configuration is taken, before anything changes;
+    `{path}` in it is where the new configuration is."""
+
+    keep: int = attrs.field(default=3, validator=ge(1))
+    """How many former configurations are kept, for a rollback."""
+
+    durability: Literal["process", "disk"] = "process"
+    """Whether it survives a SIGKILL of the entrypoint, or a power loss too."""
+
+    settle: float = attrs.field(default=0.0, validator=ge(0))
+    """Seconds of quiet before a changed source is looked at."""
+
+    share: Literal["link", "copy"] | None = None
+    """Whether unchanged files of a tar or a directory are shared with former configurations."""
+
+    layout: Literal["auto", "symlink", "inside"] | None = None
+    """Whether the target of a tar or a directory is a symlink, or a directory of symlinks."""
+
+    max_members: int | None = None
+    """How many members a tar may have; by default 100,000."""
+
+    max_size: int | None = None
+    """How many bytes its files may have; by default 256 MiB."""
+
+    mode: str | None = attrs.field(default=None, validator=optional(is_mode))
+    """The permission bits of a file's target, in octal such as "0640"; by default the
+    source's."""
+
+    def __attrs_post_init__(self) -> None:
+        exactly_one(self, SOURCES)
+        if self.file is None and self.mode is not None:
+            raise ValueError("mode is for a file")
+        if self.file is not None:
+            for name in ("share", "layout", "max_members"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for a tar or a directory")
