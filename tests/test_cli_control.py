@@ -5,8 +5,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from trio_entrypoint.cli import control
 from trio_entrypoint.cli.client import ClientError, request
-from trio_entrypoint.cli.control import open_control_server
+from trio_entrypoint.cli.control import Send, open_control_server
 from trio_entrypoint.cli.protocol import (
     COMMANDS,
     MAX_REQUEST,
@@ -28,18 +27,18 @@ from trio_entrypoint.cli.protocol import (
 )
 
 
-async def echo(request: Request) -> AsyncGenerator[object, None]:
+async def echo(request: Request, send: Send) -> None:
     """Answers with what was asked; `logs` never ends, `signal` is refused."""
     match request.command:
         case "signal":
             raise ProtocolError("refused", f"not {request.signal}")
         case "logs":
             while True:
-                yield "x" * 100_000
+                await send("x" * 100_000)
         case "wait-ready":
             await trio.sleep_forever()
         case _:
-            yield {"command": request.command, "services": request.services}
+            await send({"command": request.command, "services": request.services})
 
 
 async def ask(path: Path, command: str, **arguments: object) -> list[object]:
@@ -148,11 +147,9 @@ async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
     path = tmp_path / "socket"
     ended = trio.Event()
 
-    async def answer(request: Request) -> AsyncGenerator[object, None]:
+    async def answer(request: Request, send: Send) -> None:
         try:
-            async with aclosing(echo(request)) as items:
-                async for item in items:
-                    yield item
+            await echo(request, send)
         finally:
             if request.command == "logs":
                 ended.set()
@@ -171,8 +168,8 @@ async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
 async def test_a_fault_in_an_answer_ends_only_that_answer(tmp_path: Path) -> None:
     path = tmp_path / "socket"
 
-    async def answer(request: Request) -> AsyncGenerator[object, None]:
-        yield 1 / len(request.services)
+    async def answer(request: Request, send: Send) -> None:
+        await send(1 / len(request.services))
 
     async with open_control_server(str(path), answer):
         with pytest.raises(ClientError, match="the entrypoint ended, or"):
@@ -184,11 +181,10 @@ async def test_a_client_that_goes_away_ends_its_request(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     began, ended = trio.Event(), trio.Event()
 
-    async def answer(request: Request) -> AsyncGenerator[object, None]:
+    async def answer(request: Request, send: Send) -> None:
         began.set()
         try:
             await trio.sleep_forever()
-            yield None
         finally:
             ended.set()
 
@@ -205,12 +201,11 @@ async def test_there_is_a_limit_to_the_clients(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     waiting, all_wait = [], trio.Event()
 
-    async def answer(request: Request) -> AsyncGenerator[object, None]:
+    async def answer(request: Request, send: Send) -> None:
         waiting.append(request)
         if len(waiting) == control.MAX_CLIENTS:
             all_wait.set()
         await trio.sleep_forever()
-        yield None
 
     async with open_control_server(str(path), answer), AsyncExitStack() as clients:
         for _ in range(control.MAX_CLIENTS):

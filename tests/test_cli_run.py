@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -207,10 +208,14 @@ def test_a_signal_during_the_start_is_not_lost() -> None:
     for delay in (0.0, 0.05, 0.2):
         process = subprocess.Popen([*ENTRYPOINT, "--", "sleep", "1000"], stderr=subprocess.DEVNULL)
         # From here on the command's own code runs: the interpreter alone has no say before.
-        wait_until(lambda process=process: _blocks(process.pid, signal.SIGTERM))
+        wait_until(partial(_blocks, process.pid, signal.SIGTERM))
         time.sleep(delay)
         process.terminate()
         assert process.wait(20) == 143
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.read_text() == text
 
 
 def _blocks(pid: int, number: int) -> bool:
@@ -273,9 +278,7 @@ def test_activations_and_new_configurations_lose_nothing(
         assert process.stdout.readline() == f"up {2 * number + 1}\n"
         active.unlink()
         put_tar(source, number=f"{2 * number + 2}")
-        wait_until(
-            lambda number=number: (tmp_path / "target/number").read_text() == str(2 * number + 2)
-        )
+        wait_until(partial(_holds, tmp_path / "target/number", str(2 * number + 2)))
 
 
 def test_a_file_is_a_configuration_too(

@@ -1,10 +1,10 @@
 """What the entrypoint does for the clients of its control socket."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 
 import trio
 
+from trio_entrypoint.cli.control import Send
 from trio_entrypoint.cli.feed import Feed
 from trio_entrypoint.cli.mistakes import did_you_mean
 from trio_entrypoint.cli.observing import Fleet, Service
@@ -14,8 +14,8 @@ from trio_entrypoint.cli.values import signal_number
 __all__ = ["answer"]
 
 
-async def answer(fleet: Fleet, request: Request) -> AsyncGenerator[object, None]:
-    """Carry out a request, and give the items of its answer.
+async def answer(fleet: Fleet, request: Request, send: Send) -> None:
+    """Carry out a request, and send the items of its answer.
 
     Raises:
         ProtocolError: It cannot be carried out; nothing was done.
@@ -23,29 +23,27 @@ async def answer(fleet: Fleet, request: Request) -> AsyncGenerator[object, None]
     services = _choose(fleet, request)
     match request.command:
         case "status":
-            yield _status(services)
+            await send(_status(services))
             if request.follow:
                 with fleet.events.follow() as events:
                     async for _ in events:
                         _skip(events)
-                        yield _status(services)
+                        await send(_status(services))
         case "logs" | "events":
             feed = fleet.log if request.command == "logs" else fleet.events
-            async with aclosing(_entries(feed, request, services)) as entries:
-                async for entry in entries:
-                    yield entry
+            await _send_entries(feed, request, services, send)
         case "history":
             for service in services:
                 for generation in list(service.history):
-                    yield generation
+                    await send(generation)
         case "wait-ready":
-            yield await _wait_ready(services, request.timeout)
+            await _wait_ready(services, request.timeout)
         case _:
             for service in services:
-                yield {"message": await _operate(service, request)}
+                _operate(service, request)
 
 
-async def _operate(service: Service, request: Request) -> str:
+def _operate(service: Service, request: Request) -> None:
     supervisor = service.supervisor
     try:
         match request.command:
@@ -66,8 +64,6 @@ async def _operate(service: Service, request: Request) -> str:
                 raise AssertionError(other)
     except (ValueError, ProcessLookupError) as error:
         raise ProtocolError("refused", f"{service.name}: {error}") from None
-    await trio.lowlevel.checkpoint()
-    return ""
 
 
 def _choose(fleet: Fleet, request: Request) -> Sequence[Service]:
@@ -100,27 +96,30 @@ def _skip(events: "trio.MemoryReceiveChannel[Mapping[str, object]]") -> None:
         pass
 
 
-async def _entries(
-    feed: Feed[Mapping[str, object]], request: Request, services: Sequence[Service]
-) -> AsyncGenerator[Mapping[str, object], None]:
+async def _send_entries(
+    feed: Feed[Mapping[str, object]],
+    request: Request,
+    services: Sequence[Service],
+    send: Send,
+) -> None:
     names = {service.name for service in services} if request.services else None
     # Followed first: nothing is lost between the last entry and the next.
     with feed.follow() as coming:
         for entry in feed.recent(request.lines):
             if names is None or entry.get("service") in names:
-                yield entry
+                await send(entry)
         if request.follow:
             async for entry in coming:
                 if names is None or entry.get("service") in names:
-                    yield entry
+                    await send(entry)
 
 
-async def _wait_ready(services: Sequence[Service], within: float | None) -> object:
+async def _wait_ready(services: Sequence[Service], within: float | None) -> None:
     limit = float("inf") if within is None else within
     with trio.move_on_after(limit):
         for service in services:
             await service.supervisor.wait_for(lambda state: state.ready)
-        return {"message": ""}
+        return
     late = [service for service in services if not service.supervisor.state.ready]
     told = ", ".join(f"{one.name} ({one.supervisor.state.process.value})" for one in late)
     raise ProtocolError("timeout", f"not ready within {limit:g} s: {told}")

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -182,11 +181,9 @@ def _open_etcd(settings: EtcdSettings) -> AbstractAsyncContextManager[Activation
 def _open_kubernetes(
     settings: KubernetesSettings,
 ) -> AbstractAsyncContextManager[ActivationHandler]:
-    module = import_module("trio_entrypoint.activation.kubernetes")
-    opened: AbstractAsyncContextManager[ActivationHandler] = module.open_kubernetes_activation(
-        **attrs.asdict(settings)
-    )
-    return opened
+    from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
+
+    return open_kubernetes_activation(**attrs.asdict(settings))
 
 
 def _open_configuration(
@@ -214,13 +211,12 @@ def _open_configuration(
         from trio_entrypoint.configuration.tar import open_tar_configuration
 
         return open_tar_configuration(settings.tar, settings.target, validate=validate, **options)
-    module = import_module("trio_entrypoint.configuration.directory")
-    opened: AbstractAsyncContextManager[ConfigurationHandler[UpdateResult]] = (
-        module.open_directory_configuration(
-            settings.directory, settings.target, validate=validate, **options
-        )
+    from trio_entrypoint.configuration.directory import open_directory_configuration
+
+    assert settings.directory is not None
+    return open_directory_configuration(
+        settings.directory, settings.target, validate=validate, **options
     )
-    return opened
 
 
 def restart(settings: RestartSettings) -> RestartPolicy:

@@ -11,8 +11,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -28,7 +28,7 @@ from trio_entrypoint.cli.protocol import (
     parse_request,
 )
 
-__all__ = ["Answer", "open_control_server"]
+__all__ = ["Answer", "Send", "open_control_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,11 @@ MAX_CLIENTS = 32
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-Answer = Callable[[Request], AsyncGenerator[object, None]]
-"""Gives the items that answer a request, or raises `ProtocolError`."""
+Send = Callable[[object], Awaitable[None]]
+"""Sends a client one item of its answer."""
+
+Answer = Callable[[Request, Send], Awaitable[None]]
+"""Sends the items that answer a request, or raises `ProtocolError`."""
 
 
 @asynccontextmanager
@@ -110,9 +113,7 @@ class _Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
             try:
-                async with aclosing(self._answer(request)) as items:
-                    async for item in items:
-                        await _send(stream, encode_item(item))
+                await self._answer(request, lambda item: _send(stream, encode_item(item)))
             except ProtocolError as error:
                 await _send(stream, encode_error(error))
             else:

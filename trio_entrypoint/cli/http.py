@@ -7,7 +7,7 @@ them are bounded. Only GET and HEAD are answered, and bodies of requests are not
 import errno
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import attrs
@@ -16,7 +16,7 @@ import trio
 
 from trio_entrypoint._nursery import open_background
 
-__all__ = ["Handler", "Response", "open_http"]
+__all__ = ["Handler", "Response", "Write", "open_http"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,13 @@ class Response:
     status: int = 200
     type: str = "application/json"
     body: bytes = b""
-    stream: AsyncGenerator[bytes, None] | None = None
-    """What follows the body, for as long as it lasts and the client listens."""
+    stream: "Callable[[Write], Awaitable[None]] | None" = None
+    """Writes what follows the body, for as long as the client listens."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
+
+Write = Callable[[bytes], Awaitable[None]]
+"""Writes a piece of a stream."""
 
 Handler = Callable[[str], Awaitable[Response]]
 """Answers the path of a request."""
@@ -159,12 +162,10 @@ class _Client:
                 await self._write_stream(response.stream)
         await self._write(h11.EndOfMessage())
 
-    async def _write_stream(self, stream: AsyncGenerator[bytes, None]) -> None:
+    async def _write_stream(self, stream: "Callable[[Write], Awaitable[None]]") -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
-            async with aclosing(stream) as chunks:
-                async for chunk in chunks:
-                    await self._write(h11.Data(data=chunk))
+            await stream(lambda chunk: self._write(h11.Data(data=chunk)))
             nursery.cancel_scope.cancel()
         raise trio.BrokenResourceError  # a stream ends with its client, or because it is slow
 

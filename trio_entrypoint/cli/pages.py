@@ -18,7 +18,7 @@ from typing import cast
 
 import trio
 
-from trio_entrypoint.cli.http import Response, open_http
+from trio_entrypoint.cli.http import Response, Write, open_http
 from trio_entrypoint.cli.metrics import Metrics
 from trio_entrypoint.cli.observing import Fleet
 from trio_entrypoint.cli.settings import HttpSettings
@@ -62,7 +62,7 @@ class Pages:
             case "/metrics":
                 return Response(type=self._metrics.content_type, body=self._metrics.render())
             case "/events":
-                return Response(type="text/event-stream", stream=self._stream())
+                return Response(type="text/event-stream", stream=self._stream)
             case _:
                 return Response(status=404, type="text/plain", body=b"not found\n")
 
@@ -92,9 +92,9 @@ class Pages:
             "histories": {service.name: list(service.history) for service in services},
         }
 
-    async def _stream(self) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, write: Write) -> None:
         with self._fleet.events.follow() as events:
-            yield _event("snapshot", self._snapshot())
+            await write(_event("snapshot", self._snapshot()))
             async for event in events:
                 service = self._fleet.services[cast("str", event["service"])]
                 news = {
@@ -103,7 +103,7 @@ class Pages:
                     "timeline": service.timeline[-1],
                     "generation": service.history[-1] if "changed" in event else None,
                 }
-                yield _event("news", news)
+                await write(_event("news", news))
 
 
 @asynccontextmanager

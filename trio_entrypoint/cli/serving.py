@@ -121,14 +121,15 @@ async def _run_one(
             nursery.start_soon(fleet.observe, service)
             nursery.start_soon(_decide_when_ready, service, gates[name])
             try:
-                return await service.supervisor.run()
+                status = await service.supervisor.run()
             except GaveUp as error:
-                return error.exit_status
+                status = error.exit_status
             except OSError as error:
                 if settings.on_failure == "end":
                     raise
                 _logger.error("%s", error, extra={"service": name})
-                return ExitStatus(code=126)
+                status = ExitStatus(code=126)
+        return status
     finally:
         gates[name].decide(passed=False)
 
