@@ -11,7 +11,7 @@ tar's manual ('Basic Tar Format', 'Sparse Formats').
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from trio_entrypoint._files.errors import SourceError
 
@@ -25,24 +25,53 @@ _REGULAR: Final = "0\0" + "7"
 _SPARSE_0_0: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
 
-class Member(NamedTuple):
+@final
+class Member:
     """One member: what its header says, and its contents, to be read before the next one."""
 
-    name: bytes
-    kind: str
-    """The type flag: `0` a file, `5` a directory, `1` and `2` hard and symbolic links, ..."""
+    __slots__ = ("_attributes", "_block", "kind", "name", "read", "size")
 
-    mode: int
-    size: int
-    """Bytes of contents, unpacked."""
+    def __init__(
+        self,
+        block: bytes,
+        attributes: Mapping[bytes, bytes],
+        name: bytes,
+        kind: str,
+        size: int,
+        read: Callable[[int], bytes],
+    ) -> None:
+        self._block = block
+        self._attributes = attributes
+        self.name = name
+        self.kind = kind
+        """The type flag: `0` a file, `5` a directory, `1` and `2` hard and symbolic links."""
+        self.size = size
+        """Bytes of contents, unpacked."""
+        self.read = read
+        """Gives at most so many bytes of the contents, and none at their end."""
 
-    link: bytes
-    owner: tuple[int, int]
-    time: int
-    """Time of modification in nanoseconds."""
+    @property
+    def mode(self) -> int:
+        """Permission bits, and those beyond them."""
+        return _number(self._block[100:108])
 
-    read: Callable[[int], bytes]
-    """Gives at most so many bytes of the contents, and none at their end."""
+    @property
+    def link(self) -> bytes:
+        """What a link leads to."""
+        return self._attributes.get(b"linkpath", _text(self._block[157:257]))
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """User and group, by number."""
+        return (
+            _decimal(self._attributes, b"uid", _number(self._block[108:116])),
+            _decimal(self._attributes, b"gid", _number(self._block[116:124])),
+        )
+
+    @property
+    def time(self) -> int:
+        """Time of modification in nanoseconds."""
+        return _time(self._attributes, self._block[136:148])
 
 
 @final
@@ -118,7 +147,7 @@ def read_members(blocks: Blocks, max_headers: int) -> Iterator[Member]:
     parts: list[int] = []
     for number in range(max_headers + 1):
         block = blocks.exact(BLOCK)
-        if block == _ZEROS:
+        if not block[0] and block == _ZEROS:
             if own:
                 raise SourceError("truncated: an extended header without its member")
             blocks.finish()
@@ -138,10 +167,11 @@ def read_members(blocks: Blocks, max_headers: int) -> Iterator[Member]:
                 blocks.skip(_padded(_number(block[124:136])))
             case _:
                 attributes = {**shared, **own} if shared else own
-                member, left = _member(blocks, block, kind, attributes, parts)
+                member, contents = _member(blocks, block, kind, attributes, parts)
                 yield member
-                left()
-                own, parts = {}, []
+                contents.skip()
+                if own:
+                    own, parts = {}, []
     raise SourceError(f"more than {max_headers} headers (max_members)")
 
 
@@ -151,7 +181,7 @@ def _check_header(block: bytes, number: int) -> str:
         expected = _number(block[148:156])
     except SourceError:
         expected = -1
-    total = sum(block) - sum(block[148:156]) + 8 * 0x20
+    total = sum(block) - sum(block[148:156]) + 8 * 0x20  # its own field counts as spaces
     if total != expected:
         signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
         if signed != expected:
@@ -163,16 +193,20 @@ def _check_header(block: bytes, number: int) -> str:
 
 def _number(field: bytes) -> int:
     """A numeric field: octal digits, or (GNU) base 256 after a set first bit."""
+    digits = field.rstrip(b"\0 ")
+    if digits.isdigit():
+        return _octal(digits)
     if field[0] & 0x80:
         negative = field[0] == 0xFF
         value = int.from_bytes(field, "big", signed=negative)
         return value if negative else value - (0x80 << 8 * (len(field) - 1))
-    digits = field.split(b"\0", 1)[0].strip()
-    if not digits:
-        return 0
+    return _octal(field.split(b"\0", 1)[0].strip())
+
+
+def _octal(digits: bytes) -> int:
     if digits.translate(None, b"01234567"):
-        raise SourceError(f"corrupt: {field!r} where a number should be")
-    return int(digits, 8)
+        raise SourceError(f"corrupt: {digits!r} where an octal number should be")
+    return int(digits or b"0", 8)
 
 
 def _text(field: bytes) -> bytes:
@@ -233,18 +267,20 @@ def _member(
     kind: str,
     attributes: Mapping[bytes, bytes],
     parts: list[int],
-) -> tuple[Member, Callable[[], None]]:
-    """Make a member, and a function that skips what is left of it."""
+) -> "tuple[Member, _Contents]":
+    """Make a member, and what its blocks are read from."""
     name = attributes.get(b"path")
     if name is None:
         name = _text(block[:100])
         if block[257:263] == b"ustar\0" and block[345]:
             name = _text(block[345:500]) + b"/" + name
-    stored = _decimal(attributes, b"size", _number(block[124:136]))
+    stored = _number(block[124:136])
+    if attributes:
+        stored = _decimal(attributes, b"size", stored)
     if kind in _REGULAR:
         kind = "5" if name.endswith(b"/") else "0"
     contents = _Contents(blocks, stored if kind not in "12" else 0)
-    size, read = stored, contents.read
+    size, read = contents.left, contents.read
     if kind == "S":
         kind, size = "0", _number(block[483:495])
         read = _Sparse(contents, _gnu_map(blocks, block), size).read
@@ -258,20 +294,7 @@ def _member(
         if b"GNU.sparse.map" in attributes:
             parts = _numbers(attributes[b"GNU.sparse.map"].split(b","))
         read = _Sparse(contents, _pairs(parts), size).read
-    member = Member(
-        name=name,
-        kind=kind,
-        mode=_number(block[100:108]),
-        size=size,
-        link=attributes.get(b"linkpath", _text(block[157:257])),
-        owner=(
-            _decimal(attributes, b"uid", _number(block[108:116])),
-            _decimal(attributes, b"gid", _number(block[116:124])),
-        ),
-        time=_time(attributes, block[136:148]),
-        read=read,
-    )
-    return member, contents.skip
+    return Member(block, attributes, name, kind, size, read), contents
 
 
 @final

@@ -24,13 +24,11 @@ from typing import final
 
 import attrs
 
+from trio_entrypoint._files.contents import CHUNK, Attributes, stream_file, write_file
 from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceError
 from trio_entrypoint._files.manifest import Entry, Kind, leads_outside
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# Larger files are written piece by piece, so that memory does not depend on their size.
-_CHUNK = 1024 * 1024
 _MAX_DEPTH = 128
 _MAX_PATH = 3072  # PATH_MAX is 4096, and the path of the generation comes before it
 _NAMES = {Kind.FILE: "a file", Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symlink"}
@@ -150,21 +148,19 @@ class TreeWriter:
             )
         self._size += size
         parent, name = self._place(path, Kind.FILE)
+        attributes = Attributes(mode & 0o777, owner, time)
         try:
-            data = read(min(size, _CHUNK)) if size else b""
+            data = read(min(size, CHUNK)) if size else b""
             if len(data) == size:
-                content = sha256(data).hexdigest()
-                entry = Entry(Kind.FILE, mode & 0o777, content, size, owner, time)
-                sealed = self._link_unchanged(path, entry, parent, name)
-                if sealed is None:
-                    sealed = self._write(entry, parent, name, data)
+                entry = self._write(path, parent, name, data, attributes)
             else:
-                entry = Entry(Kind.FILE, mode & 0o777, "", size, owner, time)
-                entry = self._stream(path, entry, parent, name, data, read)
-                sealed = entry.sealed
+                content, sealed = stream_file(
+                    parent, name, size, data, read, attributes, self._check
+                )
+                entry = Entry(Kind.FILE, mode & 0o777, content, size, owner, time, sealed)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from error
-        self.entries[path] = entry._replace(sealed=sealed)
+        self.entries[path] = entry
 
     def symlink(
         self,
@@ -307,11 +303,28 @@ class TreeWriter:
             else:
                 os.unlink(name, dir_fd=descriptor)
 
-    def _link_unchanged(self, path: str, entry: Entry, parent: int, name: str) -> int | None:
-        """Link a file from the previous tree, if it is there as it was sealed."""
+    def _write(
+        self, path: str, parent: int, name: str, data: bytes, attributes: Attributes
+    ) -> Entry:
+        """Make a file of contents in memory: a link to the same one before, or a new one."""
+        mode, owner, time = attributes
+        content = sha256(data).hexdigest()
         before = self._previous_entries.get(path)
-        if self._previous is None or before is None or before[:6] != entry[:6]:
-            return None
+        if (
+            before is not None
+            and before.content == content
+            and (before.kind, before.mode, before.owner, before.time)
+            == (Kind.FILE, mode, owner, time)
+            and self._link_unchanged(path, before, parent, name)
+        ):
+            return before
+        sealed = write_file(parent, name, data, attributes)
+        return Entry(Kind.FILE, mode, content, len(data), owner, time, sealed)
+
+    def _link_unchanged(self, path: str, before: Entry, parent: int, name: str) -> bool:
+        """Link a file of the previous tree, unless somebody wrote to it since it was sealed."""
+        if self._previous is None:
+            return False
         try:
             directory = self._previous.descriptor(path.rpartition("/")[0])
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -320,63 +333,11 @@ class TreeWriter:
                 before.size,
                 stat.S_IFREG | before.mode,
             ):
-                return None
+                return False
             os.link(name, name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         except OSError:  # too many links, say; sharing only saves time and space
-            return None
-        return before.sealed
-
-    def _write(self, entry: Entry, parent: int, name: str, data: bytes) -> int:
-        descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
-        try:
-            _write_all(descriptor, data)
-            return _finish_file(descriptor, entry)
-        finally:
-            os.close(descriptor)
-
-    def _stream(
-        self,
-        path: str,
-        entry: Entry,
-        parent: int,
-        name: str,
-        data: bytes,
-        read: Callable[[int], bytes],
-    ) -> Entry:
-        """Write a file that is not held in memory as a whole."""
-        digest = sha256()
-        missing = entry.size
-        descriptor = os.open(name, _CREATE, 0o600, dir_fd=parent)
-        try:
-            while data:
-                self._check()
-                digest.update(data)
-                _write_all(descriptor, data)
-                missing -= len(data)
-                data = read(min(missing, _CHUNK)) if missing else b""
-            if missing:
-                raise SourceError(f"{path!r}: ends {missing} bytes before its size, {entry.size}")
-            entry = entry._replace(content=digest.hexdigest())
-            entry = entry._replace(sealed=_finish_file(descriptor, entry))
-        finally:
-            os.close(descriptor)
-        return entry
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _finish_file(descriptor: int, entry: Entry) -> int:
-    """Give a written file its owner, mode and time; return the time as the kernel keeps it."""
-    if entry.owner is not None:
-        os.fchown(descriptor, *entry.owner)
-    os.fchmod(descriptor, entry.mode)
-    if entry.time is not None:
-        os.utime(descriptor, ns=(entry.time, entry.time))
-    return os.fstat(descriptor).st_mtime_ns
+            return False
+        return True
 
 
 @contextmanager
