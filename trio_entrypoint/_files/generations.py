@@ -37,11 +37,11 @@ from typing import NamedTuple, TypeAlias, final
 import attrs
 
 from trio_entrypoint._files.manifest import Difference, Manifest, difference
-from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
+from trio_entrypoint._files.pointers import MANIFEST, TREE, FilePointer, Pointer
 from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
 from trio_entrypoint._linux.syscalls import sync_file_system
 
-_MANIFEST, _TRIAL, _REFUSED = "manifest", "trial", "refused"
+_TRIAL, _REFUSED = "trial", "refused"
 NOTHING = 0
 """The number of the empty directory that was at the target before the first generation."""
 
@@ -204,9 +204,9 @@ class Store:
 
     def seal(self, number: int, manifest: Manifest) -> None:
         """Write a generation's manifest: from now on it is complete."""
-        new = self._path(number, _MANIFEST + ".new")
+        new = self._path(number, MANIFEST + ".new")
         _write(new, manifest.dumps())
-        os.rename(new, self._path(number, _MANIFEST))
+        os.rename(new, self._path(number, MANIFEST))
 
     def difference(self, staged: Sealed) -> dict[str, Difference]:
         """What putting a generation in place changes now."""
@@ -351,7 +351,7 @@ class Store:
         """Remove a generation that is not in place."""
         # First what makes it count as complete.
         with suppress(FileNotFoundError):
-            os.unlink(self._path(number, _MANIFEST))
+            os.unlink(self._path(number, MANIFEST))
         _remove_tree(self._path(number))
 
     # --- the files of the store -----------------------------------------------------------
@@ -370,7 +370,7 @@ class Store:
 
     def _digest(self, number: int) -> str | None:
         try:
-            with open(self._path(number, _MANIFEST), "rb") as file:
+            with open(self._path(number, MANIFEST), "rb") as file:
                 return file.readline().strip().decode()
         except FileNotFoundError:
             return None
@@ -380,7 +380,7 @@ class Store:
 
     def _load(self, number: int) -> Sealed | None:
         try:
-            manifest = Manifest.loads(_read(self._path(number, _MANIFEST)))
+            manifest = Manifest.loads(_read(self._path(number, MANIFEST)))
         except (OSError, ValueError):
             return None
         return Sealed(number, manifest, self._pointer.published(number))
@@ -400,12 +400,18 @@ def _lock(pointer: Pointer) -> int:
 
 
 def _write(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         return file.read()
 
 

@@ -21,6 +21,9 @@ from trio_entrypoint._linux.syscalls import exchange
 TREE = "tree"
 """The name of a generation's contents in its own directory."""
 
+MANIFEST = "manifest"
+"""The name of what says that a generation is complete."""
+
 _NEXT = "next"
 _INSIDE_STORE = "..generations"
 _DATA = "..data"
@@ -219,6 +222,8 @@ class FilePointer:
             return None
         for number in numbers:
             with suppress(OSError):
+                # Without a manifest it is one whose adoption was interrupted.
+                os.lstat(os.path.join(self.store, str(number), MANIFEST))
                 if os.path.samestat(target, os.lstat(self.published(number))):
                     return number
         return None

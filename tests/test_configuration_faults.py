@@ -1,0 +1,288 @@
+"""Faults: an update is killed, or fails, at every system call that changes anything.
+
+Each scenario is run once under strace to record its mutating system calls, and then once for
+each of them and each fault. Whatever happens, the target is exactly the old or exactly the
+new tree, and the next start heals and collects. `TRIO_ENTRYPOINT_TESTS=thorough` tries all
+errors at all calls; otherwise they take turns.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from configurations import archive, contents
+
+THOROUGH = os.environ.get("TRIO_ENTRYPOINT_TESTS") == "thorough"
+MUTATING = (
+    "mkdir,mkdirat,openat,write,rename,renameat,renameat2,link,linkat,symlink,symlinkat,"
+    "unlink,unlinkat,rmdir,chmod,fchmod,fchmodat,fsync,syncfs"
+)
+OLD = {"same": "0", "file": "1", "file-to-directory": "2", "directory/a": "3", "gone": "4"}
+NEW = {"same": "0", "file": "one", "file-to-directory/b": "two", "directory": "three", "new": ""}
+BAD = {"same": "0", "bad": "bad"}
+
+
+class Server:
+    """Runs actions in processes of their own, under strace or not."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("fault_server.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+
+    def run(
+        self, kind: str, action: str, directory: Path, *strace: str
+    ) -> tuple[int, dict[str, Any] | None]:
+        """Run an action; return its process's exit code, and what the action said."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{kind} {action} {directory}\n")
+        pid = int(self._process.stdout.readline())
+        tracer = None
+        if strace:
+            tracer = subprocess.Popen(
+                ["strace", "-y", *strace, "-p", str(pid)], stderr=subprocess.PIPE, text=True
+            )
+            assert tracer.stderr is not None
+            assert "attached" in (line := tracer.stderr.readline()), line
+        os.kill(pid, signal.SIGCONT)
+        code, _, answer = self._process.stdout.readline().partition(" ")
+        if tracer is not None:
+            tracer.communicate()
+        return int(code), json.loads(answer)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@attrs.frozen
+class Scenario:
+    """A state of the disk, an action, and the trees that may be at the target afterwards."""
+
+    kind: str
+    before: tuple[str, ...]
+    """What led to the state: contents of the source that were applied, or adopted."""
+
+    action: str
+    old: str
+    new: str
+    source: str = "new"
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.action}-of-{self.new}-over-{self.old}"
+
+
+SCENARIOS = [
+    Scenario(kind, before, "update", old, "new")
+    for kind in ("symlink", "copy", "inside", "file", "disk")
+    for before, old in [(("old",), "old"), ((), "nothing"), (("adopt",), "old")]
+    if kind in ("symlink", "inside", "file") or (old == "old" and before == ("old",))
+] + [
+    scenario
+    for kind in ("symlink", "inside", "file", "disk")
+    for scenario in (
+        Scenario(kind, ("old", "bad"), "rollback", "bad", "old", source="bad"),
+        Scenario(kind, ("old",), "trial", "old", "new"),
+        Scenario(kind, ("old", "unconfirmed bad"), "opening", "bad", "old", source="bad"),
+    )
+    if kind != "disk" or scenario.action != "opening"
+]
+
+
+@attrs.frozen
+class World:
+    """The directory of a scenario."""
+
+    scenario: Scenario
+    directory: Path
+
+    def tree(self, name: str) -> object:
+        """What is at the target in a state."""
+        if name == "nothing":
+            return None
+        files = {"old": OLD, "new": NEW, "bad": BAD}[name]
+        if self.scenario.kind == "file":
+            return files["same"] + name
+        directories = {path.rpartition("/")[0] + "/" for path in files if "/" in path}
+        return {**files, **dict.fromkeys(directories, "")}
+
+    def shown(self) -> object:
+        """What a reader finds at the target."""
+        target = self.directory / "target"
+        if self.scenario.kind == "file":
+            return target.read_text() if target.exists() else None
+        found = contents(target) if target.exists() else {}
+        return found or None
+
+    def deliver(self, name: str) -> None:
+        """Write a source."""
+        files = {"old": OLD, "new": NEW, "bad": BAD}[name]
+        data = archive(files)
+        if self.scenario.kind == "file":
+            data = (files["same"] + name).encode()
+        (self.directory / "source").write_bytes(data)
+
+    def build(self, server: Server) -> None:
+        """Lead to the state that the scenario begins with."""
+        self.directory.mkdir()
+        for step in self.scenario.before:
+            match step.split():
+                case ["adopt"]:
+                    self._write_by_hand()
+                case ["unconfirmed", name]:
+                    self.deliver(name)
+                    server.run(self.scenario.kind, "unconfirmed", self.directory)
+                case _:
+                    self.deliver(step)
+                    server.run(self.scenario.kind, "update", self.directory)
+        self.deliver(self.scenario.source)
+
+    def copy(self, to: Path) -> "World":
+        """The same world somewhere else."""
+        shutil.rmtree(to, ignore_errors=True)
+        subprocess.run(["cp", "-a", self.directory, to], check=True)
+        return World(self.scenario, to)
+
+    def _write_by_hand(self) -> None:
+        target = self.directory / "target"
+        if self.scenario.kind == "file":
+            target.write_text(str(self.tree("old")))
+            return
+        for path, text in OLD.items():
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).write_text(text)
+
+    def check_healed(self, server: Server, trees: list[object]) -> None:
+        """Start again, twice: everything works, and nothing is left over."""
+        scenario = self.scenario
+        if scenario.action == "rollback" and self.shown() == trees[0]:
+            again = "rollback"
+        else:
+            again = "opening" if scenario.action == "rollback" else scenario.action
+        if again == "trial":
+            again = "update"
+        code, answer = server.run(scenario.kind, again, self.directory)
+        assert code == 0
+        assert answer is not None
+        assert answer["opened"], answer
+        refused = "rolled back before" in str(answer["error"])
+        if scenario.action == "rollback":
+            assert self.shown() in trees
+        elif refused and scenario.action == "trial":
+            assert self.shown() == trees[0]
+        else:
+            assert answer["error"] is None
+            assert self.shown() == trees[1]
+        server.run(scenario.kind, "opening", self.directory)
+        store = self.directory / (
+            "target/..generations" if scenario.kind == "inside" else ".target.generations"
+        )
+        numbers = [path for path in store.iterdir() if path.name.isdecimal()]
+        assert {path.name for path in store.iterdir()} <= {"next", *(n.name for n in numbers)}
+        assert not list(store.rglob("*.new"))
+        assert all((number / "manifest").exists() for number in numbers)
+        whole = [number for number in numbers if (number / "tree").exists()]
+        assert len(whole) <= 2
+        assert len(numbers) <= 3
+        beside = {path.name for path in self.directory.iterdir()}
+        assert beside <= {"source", "target", ".target.generations"}
+
+
+def mutating_calls(log: Path, directory: Path) -> list[tuple[str, int]]:
+    """The calls that change something in a directory: name, and which one of that name."""
+    seen: Counter[str] = Counter()
+    calls: list[tuple[str, int]] = []
+    for line in log.read_text(errors="replace").splitlines():
+        name = re.match(r"\w+", line)
+        if name is None or "(" not in line:
+            continue
+        seen[name[0]] += 1
+        if str(directory) not in line or (name[0] == "openat" and "O_CREAT" not in line):
+            continue
+        calls.append((name[0], seen[name[0]]))
+    return calls
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+@pytest.mark.timeout(600)
+def test_a_fault_at_any_system_call_leaves_the_old_or_the_new_tree(
+    tmp_path: Path, server: Server, scenario: Scenario
+) -> None:
+    template = World(scenario, tmp_path / "template")
+    template.build(server)
+    # All worlds have paths of the same length, and so the same system calls.
+    recorded = template.copy(tmp_path / "recorded")
+    trees = [recorded.tree(scenario.old), recorded.tree(scenario.new)]
+    assert recorded.shown() == trees[0]
+    log = tmp_path / "log"
+    code, answer = server.run(
+        scenario.kind,
+        scenario.action,
+        recorded.directory,
+        "-e",
+        f"trace={MUTATING}",
+        "-o",
+        str(log),
+    )
+    assert (code, answer is not None and answer["error"]) == (0, None)
+    assert recorded.shown() == trees[1]
+    calls = mutating_calls(log, recorded.directory)
+    assert len(calls) > 3
+    for index, (name, number) in enumerate(calls):
+        errors = ["EIO", "ENOSPC", "EACCES"]
+        faults = ["signal=KILL", *(f"error={error}" for error in errors)]
+        for fault in faults if THOROUGH else [faults[0], faults[1 + index % 3]]:
+            world = template.copy(tmp_path / "faulty---")
+            code, answer = server.run(
+                scenario.kind,
+                scenario.action,
+                world.directory,
+                "-e",
+                f"trace={MUTATING}",
+                "-e",
+                f"inject={name}:{fault}:when={number}",
+                "-o",
+                str(log),
+            )
+            what = (name, number, fault, answer)
+            assert world.shown() in trees, what
+            if fault == "signal=KILL":
+                assert code == -signal.SIGKILL, what
+            else:
+                # A failure is told, as what it is; and what is told is true.
+                assert code == 0, what
+                assert answer is not None, what
+                if not answer["opened"] or answer["error"] is not None:
+                    assert "Errno" in answer["error"], what
+                    assert "'" in answer["error"], what  # a path
+                    if scenario.action != "trial" or answer["opened"]:
+                        assert world.shown() == trees[0], what
+                else:
+                    assert world.shown() == trees[1], what
+            world.check_healed(server, trees)
