@@ -54,6 +54,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def demo(session: nox.Session) -> None:
+    """Take the tour: a web server under an entrypoint, and what happens to it."""
+    session.install("-q", "-e", ".")
+    session.run("python", "examples/demo.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure beside the peers; arguments: `--quick`, figures (see benchmarks/README.md)."""
     programs = {"tini": "tini", "dumb-init": "dumb-init", "s6-svscan": "s6", "runsvdir": "runit"}
