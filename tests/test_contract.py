@@ -113,7 +113,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.fixture(params=["active_backup.py", "by_hand.py"])
+@pytest.fixture(params=["active_backup.py", "by_hand.py", "trio-entrypoint run"])
 def entrypoint(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Pod, list[str]]:
     pod = Pod(tmp_path)
     name: str = request.param

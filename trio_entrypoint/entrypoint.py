@@ -218,8 +218,8 @@ DEFAULT_SIGNALS: Final[Mapping[int, SignalAction]] = {
 class SignalTarget(Protocol):
     """Who gets forwarded signals: a `Supervisor`."""
 
-    async def reload(self) -> None:
-        """Make the application read its configuration again."""
+    def reload(self) -> None:
+        """Have the application read its configuration again; does not wait for it."""
         ...
 
     def signal(self, signal: int, /) -> None:
@@ -276,20 +276,19 @@ async def forward_signals(  # noqa: ASYNC114
     before = {number: signals.signal(number, handler) for number in table}
     try:
         task_status.started()
-        async with trio.open_nursery() as nursery:
-            while True:
-                number = await receive.receive()
-                pending.discard(number)
-                for target in targets:
-                    _forward(target, table[number], nursery)
+        while True:
+            number = await receive.receive()
+            pending.discard(number)
+            for target in targets:
+                _forward(target, table[number])
     finally:
         for number, previous in before.items():
             signals.signal(number, previous)
 
 
-def _forward(target: SignalTarget, action: SignalAction, nursery: trio.Nursery) -> None:
+def _forward(target: SignalTarget, action: SignalAction) -> None:
     if action == "reload":
-        nursery.start_soon(target.reload)
+        target.reload()
     elif isinstance(action, int):
         try:
             target.signal(action)

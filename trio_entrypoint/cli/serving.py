@@ -23,7 +23,6 @@ from trio_entrypoint.cli.values import signal_number
 from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalAction, forward_signals
 from trio_entrypoint.handlers import ExitStatus
 from trio_entrypoint.states import GaveUp
-from trio_entrypoint.supervisor import Supervisor
 
 __all__ = ["serve"]
 
@@ -60,19 +59,6 @@ async def serve(settings: Settings) -> ExitStatus:
         return await _run_all(settings, fleet)
 
 
-class _Target:
-    """A supervisor as `forward_signals` sees it."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-
-    async def reload(self) -> None:
-        self._supervisor.reload()
-
-    def signal(self, signal: int, /) -> None:
-        self._supervisor.signal(signal)
-
-
 class _Gate:
     """Whether a service has been ready; what comes after it waits here."""
 
@@ -90,7 +76,7 @@ async def _run_all(settings: Settings, fleet: Fleet) -> ExitStatus:
     failures: list[ExitStatus] = []
     gates = {name: _Gate() for name in settings.service}
     async with trio.open_nursery() as beside:
-        targets = [_Target(service.supervisor) for service in fleet.services.values()]
+        targets = [service.supervisor for service in fleet.services.values()]
         await beside.start(forward_signals, targets, _signal_table(settings.signals))
         async with trio.open_nursery() as services:
 
