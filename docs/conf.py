@@ -1,6 +1,10 @@
 """How Sphinx builds the documentation: `nox -s docs`."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # for generated.py
 
 project = "trio-entrypoint"
 author = "the trio-entrypoint developers"
@@ -10,8 +14,8 @@ version = release = installed_version("trio-entrypoint")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
+    "generated",
 ]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["deflist"]
@@ -21,14 +25,13 @@ suppress_warnings = ["config.cache"]
 # In docstrings, `name` is code, and a link where there is something to link to.
 default_role = "py:obj"
 add_module_names = False
+python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = "trio-entrypoint"

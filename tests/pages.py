@@ -7,7 +7,7 @@ What becomes of a block is said by its language and its caption:
 | with a path as its caption | writes it to that file |
 | `sh` | types it |
 | `sh`, captioned `Terminal N` | types it in another terminal: it goes on running |
-| `text` or `json` after `sh` | compares it with what that printed, `…` standing for anything |
+| `text` after `sh` | compares it with what that printed, `…` standing for anything |
 | `python` | runs it, as a program or as the body of an async function |
 | `toml` | checks it, laid over a minimal file if it is a fragment |
 | `yaml`, `ini`, `nginx` without a caption | reads it: another program's file, as an illustration |

@@ -23,12 +23,14 @@ from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
-from pages import PROJECT, Block, blocks
+from pages import DOCS, PROJECT, Block, blocks
 
 PATIENCE = 20.0
 """Seconds that one block may take."""
 
 HOME = Path("/home/reader")
+POSTGRESQL = next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))), "")
+
 STARTED = Path("/run/app.started")
 
 # What pages call `app` when it does not matter what it is.
@@ -38,13 +40,12 @@ touch {STARTED}
 sleep 1000 & wait
 """
 
-# What was there before the reader came.
-BEFORE = {
-    "README.md": """
-        mkdir -p /run/app /incoming && touch /run/app/active
-        echo colour=red >app.conf && tar -cf /incoming/config.tar app.conf
-    """,
-}
+# What was there before the reader came, of pages that show a command before they explain it.
+BEFORE = """
+    mkdir -p /run/app /incoming && touch /run/app/active
+    echo colour=red >app.conf && tar -cf /incoming/config.tar app.conf
+"""
+HAVE_BEFORE = {PROJECT / "README.md", DOCS / "index.md"}
 
 FRAGMENT = """\
 import ast, inspect, signal, sys
@@ -147,7 +148,8 @@ def read_page(page: Path) -> None:
     looked: Block | None = None
     job: Job | None = None
     jobs: list[Job] = []
-    shell.do(BEFORE.get(page.name, ""))
+    if page in HAVE_BEFORE:
+        shell.do(BEFORE)
     todo = list(blocks(page))
     for position, block in enumerate(todo):
         shown = next(iter(todo[position + 1 :]), None)
@@ -198,7 +200,7 @@ def read_page(page: Path) -> None:
 
 
 def is_output(block: Block) -> bool:
-    return block.language in ("text", "json") and not block.caption
+    return block.language == "text" and not block.caption
 
 
 def runs_checks(block: Block) -> bool:
@@ -241,20 +243,40 @@ def wait_for(block: Block, look: Callable[[], str], *, whole: bool) -> None:
 
 
 def matches(expected: str, output: str, *, whole: bool) -> bool:
-    """Compare what a page shows with what was printed; trailing blanks do not count.
+    """Compare what a page shows with what was printed.
 
-    `…` stands for anything in a line, and a line of its own for any lines.
+    `…` stands for anything in a line, and a line of its own for any lines. Times, durations
+    and numbers of several digits (pids) may be others, except one that is a line of its own;
+    the width of columns does not count.
     """
     pattern = "".join(
-        "(?:.*\n)*?" if line.strip() == "…" else line_pattern(line) + " *\n"
+        "(?:.*\n)*?" if line.strip() == "…" else line_pattern(line) + "\n"
         for line in expected.rstrip().splitlines()
     )
-    text = output.rstrip() + "\n"
+    text = "".join(re.sub("  +", "  ", line.rstrip()) + "\n" for line in output.splitlines())
     return bool(re.fullmatch(pattern, text) if whole else re.match(pattern, text))
 
 
+VARYING = {
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z": r"\d{4}-\d\d-\d\dT[\d:.]+Z",
+    r"\b\d+(?:\.\d+)?(?:ms|s|m|h)\b": r"\d+(?:\.\d+)?(?:ms|s|m|h)\b",
+    r"\b\d\d+\b": r"\d\d+",
+    "…": ".*",
+}
+
+
 def line_pattern(line: str) -> str:
-    return ".*".join(re.escape(part) for part in line.rstrip().split("…"))
+    line = re.sub("  +", "  ", line.rstrip())
+    if line.isdigit():
+        return line
+    found = re.compile("|".join(f"({varying})" for varying in VARYING))
+    parts: list[str] = []
+    end = 0
+    for match in found.finditer(line):
+        assert match.lastindex
+        parts += re.escape(line[end : match.start()]), list(VARYING.values())[match.lastindex - 1]
+        end = match.end()
+    return "".join(parts) + re.escape(line[end:])
 
 
 def check_job(job: Job) -> None:
@@ -273,7 +295,7 @@ def main() -> None:
     os.environ.clear()
     os.environ.update(
         HOME=str(HOME),
-        PATH=f"{binaries}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        PATH=f"{binaries}:{POSTGRESQL}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         LANG="C.UTF-8",
         PYTHONDONTWRITEBYTECODE="1",
     )
