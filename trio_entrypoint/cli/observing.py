@@ -47,6 +47,7 @@ class Service:
         self._up_since: float | None = None
         self._last_change: str | None = None
         self._last_error: str | None = None
+        self._last_error_at: float | None = None
         self._add_to_timeline(self._changed_at, supervisor.state)
 
     @property
@@ -67,6 +68,7 @@ class Service:
             self.last_exit = transition.status.shell_code
         if transition.error is not None:
             self._last_error = f"{transition.cause.value}: {transition.error}"
+            self._last_error_at = now
         self._last_change = transition.cause.value
         self._changed_at = now
         if isinstance(transition.result, UpdateResult):
@@ -91,6 +93,7 @@ class Service:
             "changed_at": self._changed_at,
             "last_exit": self.last_exit,
             "last_error": self._last_error,
+            "last_error_at": self._last_error_at,
             "status_text": state.status_text or None,
         }
 

@@ -49,7 +49,9 @@ def render_table(
             cells[1] = f"{_COLOURS.get(row[1], '')}{cells[1]}{_OFF}"
         lines.append("  ".join(cells).rstrip())
         if number and (error := services[number - 1].get("last_error")):
-            text = f"  last error: {printable(str(error))}"
+            when = services[number - 1].get("last_error_at")
+            ago = f", {_ago(now - when)} ago" if isinstance(when, int | float) else ""
+            text = f"  last error: {printable(str(error))}{ago}"
             lines.append(f"{_RED}{text}{_OFF}" if colour else text)
     return "\n".join(lines)
 
