@@ -27,11 +27,10 @@ class Browser:
         self._commands = commands
         self._answers = os.fdopen(answers, "rb")
         self._number = 0
+        self._session: str | None = None
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
-        self._session: str | None = attached["sessionId"]
-
-    _session = None
+        self._session = attached["sessionId"]
 
     def send(self, method: str, **params: object) -> dict[str, Any]:
         self._number += 1

@@ -62,7 +62,7 @@ def _operate(service: Service, request: Request) -> None:
                 supervisor.signal(number)
             case other:
                 raise AssertionError(other)
-    except (ValueError, ProcessLookupError) as error:
+    except (ValueError, TypeError, ProcessLookupError) as error:
         raise ProtocolError("refused", f"{service.name}: {error}") from None
 
 

@@ -216,11 +216,7 @@ exit status:
     "reload": Command(
         "have the applications read their configuration again", (_SOCKET,), "SERVICE"
     ),
-    "rollback": Command(
-        "go back to the configuration before",
-        (_SOCKET, Flag("--reason", "why, for the log and the history", "", "TEXT")),
-        "SERVICE",
-    ),
+    "rollback": Command("go back to the configuration before", (_SOCKET,), "SERVICE"),
     "signal": Command(
         "send a signal to the application",
         (_SOCKET,),

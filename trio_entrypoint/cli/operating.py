@@ -22,7 +22,7 @@ def operate(command: str, options: Mapping[str, Any]) -> int:
     path = options["socket"] or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
     follow = bool(options.get("follow") or options.get("watch"))
     arguments: dict[str, object] = {"services": options["services"]}
-    for name in ("lines", "signal", "reason", "timeout"):
+    for name in ("lines", "signal", "timeout"):
         if options.get(name) is not None:
             arguments[name] = options[name]
     if follow:

@@ -58,7 +58,7 @@ COMMANDS: Mapping[str, Mapping[str, _Check]] = MappingProxyType(
         "stop": {"services": "strings"},
         "restart": {"services": "strings"},
         "reload": {"services": "strings"},
-        "rollback": {"services": "strings", "reason": "string"},
+        "rollback": {"services": "strings"},
         "signal": {"services": "strings", "signal": "string"},
         "logs": {"services": "strings", "follow": "flag", "lines": "count"},
         "events": {"services": "strings", "follow": "flag", "lines": "count"},
@@ -94,7 +94,6 @@ class Request:
         self.follow = bool(arguments.get("follow", False))
         self.lines = cast("int", arguments.get("lines", 100))
         self.signal = cast("str", arguments.get("signal", ""))
-        self.reason = cast("str | None", arguments.get("reason"))
         self.timeout = cast("float | None", arguments.get("timeout"))
 
 
