@@ -68,11 +68,11 @@ NODES: st.SearchStrategy[Node] = st.recursive(
 TREES = st.dictionaries(NAMES, NODES, min_size=1, max_size=6)
 
 
-def pack(tree: Mapping[bytes, Node], format: int, listed: bool) -> bytes:
+def pack(tree: Mapping[bytes, Node], tar_format: int, listed: bool) -> bytes:
     """A tar archive of a tree; directories may be left unlisted if they are not empty."""
     buffer = io.BytesIO()
     with tarfile.open(
-        fileobj=buffer, mode="w", format=format, encoding="utf-8", errors="surrogateescape"
+        fileobj=buffer, mode="w", format=tar_format, encoding="utf-8", errors="surrogateescape"
     ) as tar:
 
         def add(path: bytes, node: Node) -> None:
@@ -145,7 +145,7 @@ def untar(data: bytes, into: Path) -> Found:
 @given(
     old=TREES,
     new=TREES,
-    format=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    tar_format=st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
     listed=st.booleans(),
     share=st.sampled_from(["link", "copy"]),
     layout=st.sampled_from(["symlink", "inside"]),
@@ -153,12 +153,12 @@ def untar(data: bytes, into: Path) -> Found:
 def test_the_target_is_what_tar_makes_and_the_report_what_a_naive_comparison_finds(
     old: Mapping[bytes, Node],
     new: Mapping[bytes, Node],
-    format: int,
+    tar_format: int,
     listed: bool,
     share: Share,
     layout: Layout,
 ) -> None:
-    archives = [pack(tree, format, listed) for tree in (old, new)]
+    archives = [pack(tree, tar_format, listed) for tree in (old, new)]
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         first, second = (

@@ -345,14 +345,14 @@ class Store:
             if whole:
                 self.remove(number)
             else:
-                _remove_tree(self._path(number, TREE))
+                remove_tree(self._path(number, TREE))
 
     def remove(self, number: int) -> None:
         """Remove a generation that is not in place."""
         # First what makes it count as complete.
         with suppress(FileNotFoundError):
             os.unlink(self._path(number, MANIFEST))
-        _remove_tree(self._path(number))
+        remove_tree(self._path(number))
 
     # --- the files of the store -----------------------------------------------------------
 
@@ -415,7 +415,7 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _remove_tree(path: str) -> None:
+def remove_tree(path: str) -> None:
     """Remove a directory, or a link in its place, whatever the modes of those below it."""
     try:
         status = os.lstat(path)
@@ -428,7 +428,7 @@ def _remove_tree(path: str) -> None:
         os.chmod(path, 0o700)
     for entry in os.scandir(path):
         if entry.is_dir(follow_symlinks=False):
-            _remove_tree(entry.path)
+            remove_tree(entry.path)
         else:
             os.unlink(entry.path)
     os.rmdir(path)

@@ -17,22 +17,21 @@ empty directory is nothing to adopt: it becomes generation 0, that nobody rolls 
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
-from trio_entrypoint._files.directories import Directories
-from trio_entrypoint._files.generations import NOTHING, Store
-from trio_entrypoint._files.manifest import Entry, Manifest, tree_digest
+from trio_entrypoint._files.adoption import adopt_directory, adopt_entries, adopt_file
+from trio_entrypoint._files.generations import Store
 from trio_entrypoint._files.pointers import (
     FilePointer,
     InsidePointer,
+    Pointer,
     SymlinkPointer,
     sibling_store,
 )
-from trio_entrypoint._files.scan import scan_tree
-from trio_entrypoint._linux.syscalls import exchange
 
 Layout: TypeAlias = Literal["auto", "symlink", "inside"]
 Share: TypeAlias = Literal["link", "copy"]
@@ -67,13 +66,18 @@ def open_directory(target: str, *, layout: Layout, keep: int, share: Share) -> S
             errno.ENOTDIR, "a file, expected a directory (or nothing yet)", target
         )
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    is_directory = status is not None and stat.S_ISDIR(status.st_mode)
-    if layout == "inside" or (is_directory and InsidePointer(target).read() is not None):
+    found = _layout_of(target)
+    if layout not in ("auto", found or layout):
+        raise FileExistsError(
+            errno.EEXIST, f"has the layout {found!r}, expected {layout!r}: move it away", target
+        )
+    if "inside" in (layout, found):
         return _open_inside(target, keep=keep, share=share)
-    if not is_directory:
-        return _open(SymlinkPointer(target), keep=keep, share=share)
+    pointer = SymlinkPointer(target)
+    if found is not None or status is None:
+        return _open(pointer, keep=keep, share=share)
     try:
-        return _open_adopting(SymlinkPointer(target), keep=keep, share=share)
+        return _open(pointer, keep=keep, share=share, adopt=lambda store: _replace(store, pointer))
     except OSError as error:
         if layout == "symlink" or error.errno not in _MUST_STAY:
             raise
@@ -94,26 +98,40 @@ def open_file(target: str, *, keep: int) -> Store:
         raise IsADirectoryError(
             errno.EISDIR, "no regular file, expected one (or nothing yet)", target
         )
+    if _is_mount_point(target):
+        raise OSError(
+            errno.EBUSY, "a mount point cannot be replaced: mount its directory instead", target
+        )
     os.makedirs(os.path.dirname(target), exist_ok=True)
     pointer = FilePointer(target)
-    store = _open(pointer, keep=keep, share="copy")
-    try:
-        if status is not None and pointer.read() is None:
-            number = store.next_number()
-            os.makedirs(os.path.dirname(pointer.published(number)))
-            pointer.adopt(number)
-            entries = _scan(os.path.dirname(pointer.published(number)))
-            digest = entries[pointer.name].content
-            store.seal(number, Manifest(entries, digest))
-            store.recover()
-    except BaseException:
-        store.close()
-        raise
-    return store
+
+    def adopt(store: Store) -> None:
+        if status is not None and store.current is None:
+            adopt_file(store, pointer)
+
+    return _open(pointer, keep=keep, share="copy", adopt=adopt)
+
+
+def _open_inside(target: str, *, keep: int, share: Share) -> Store:
+    os.makedirs(target, exist_ok=True)
+    pointer = InsidePointer(target)
+    return _open(
+        pointer, keep=keep, share=share, adopt=lambda store: adopt_entries(store, pointer)
+    )
+
+
+def _replace(store: Store, pointer: SymlinkPointer) -> None:
+    if _is_mount_point(pointer.target):
+        raise OSError(errno.EBUSY, "a mount point cannot be replaced", pointer.target)
+    adopt_directory(store, pointer)
 
 
 def _open(
-    pointer: SymlinkPointer | InsidePointer | FilePointer, *, keep: int, share: Share
+    pointer: Pointer,
+    *,
+    keep: int,
+    share: Share,
+    adopt: Callable[[Store], None] = lambda _: None,
 ) -> Store:
     if keep < 1:
         raise ValueError(
@@ -124,79 +142,35 @@ def _open(
     except OSError as error:
         raise OSError(
             error.errno,
-            f"the generations of {pointer.target} cannot be kept next to it: {error.strerror}",
+            f"the generations of {pointer.target} cannot be kept here: {error.strerror}",
             pointer.store,
         ) from error
     store = Store(pointer, keep=keep, share=share == "link")
     try:
         store.recover()
+        adopt(store)
     except BaseException:
         store.close()
         raise
     return store
 
 
-def _open_adopting(pointer: SymlinkPointer, *, keep: int, share: Share) -> Store:
-    if os.path.ismount(pointer.target):
-        raise OSError(errno.EBUSY, "a mount point cannot be replaced", pointer.target)
-    store = _open(pointer, keep=keep, share=share)
+def _layout_of(target: str) -> Layout | None:
+    if _is_ours(target):
+        return "symlink"
+    return None if InsidePointer(target).read() is None else "inside"
+
+
+def _is_mount_point(path: str) -> bool:
+    """Whether something is mounted at a path, be it from the same file system."""
     try:
-        entries = _scan(pointer.target)
-        number = store.next_number() if len(entries) > 1 else NOTHING
-        os.makedirs(os.path.dirname(pointer.published(number)), exist_ok=True)
-        store.seal(number, Manifest(entries, tree_digest(entries)))
-        try:
-            pointer.adopt(number)
-        except OSError:
-            store.remove(number)
-            raise
-        store.recover()
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _open_inside(target: str, *, keep: int, share: Share) -> Store:
-    os.makedirs(target, exist_ok=True)
-    pointer = InsidePointer(target)
-    store = _open(pointer, keep=keep, share=share)
-    try:
-        if pointer.read() is None:
-            entries = _scan(target, ignore=pointer.foreign)
-            if len(entries) > 1:
-                number = store.next_number()
-                os.makedirs(pointer.published(number))
-                store.seal(number, Manifest(entries, tree_digest(entries)))
-                pointer.prepare(number, ())
-                pointer.switch()
-        store.recover()
-        if store.current is not None:
-            _adopt_entries(pointer, store.current.number, store.current.manifest)
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _adopt_entries(pointer: InsidePointer, number: int, manifest: Manifest) -> None:
-    """Move the entries of the target into its first generation, one by one.
-
-    Each changes places with the symlink that leads to it there. What was interrupted is
-    continued at the next start: an entry that is no symlink through `..data` is not done.
-    """
-    tree = pointer.published(number)
-    for name in manifest.top_level():
-        inside, outside = os.path.join(tree, name), os.path.join(pointer.target, name)
-        if not pointer.is_own(name) and os.path.lexists(outside) and not os.path.exists(inside):
-            with suppress(FileExistsError):
-                os.symlink(pointer.link(name), inside)
-            exchange(inside, outside)
-
-
-def _scan(path: str, ignore: Callable[[str], bool] = lambda _: False) -> dict[str, Entry]:
-    with Directories(path) as directories:
-        return scan_tree(directories, ignore=ignore, strict=False)
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = [line.split(b" ")[4] for line in file]
+    except OSError:
+        return os.path.ismount(path)
+    # Space, tab, newline and backslash are written in octal, proc_pid_mountinfo(5).
+    escaped = re.sub(rb"[\x20\t\n\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(path))
+    return escaped in points
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
