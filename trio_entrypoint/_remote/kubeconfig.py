@@ -48,9 +48,7 @@ class Access:
         return token.decode()
 
 
-def in_cluster(
-    environ: Mapping[str, str] = os.environ, directory: Path = SERVICE_ACCOUNT
-) -> Access:
+def in_cluster(environ: Mapping[str, str] = os.environ) -> Access:
     """Read what every pod is given.
 
     Raises:
@@ -65,8 +63,8 @@ def in_cluster(
     host = f"[{host}]" if ":" in host else host
     access = Access(
         server=f"https://{host}:{port}",
-        context=Tls(ca=directory / "ca.crt").context(),
-        token_file=directory / "token",
+        context=Tls(ca=SERVICE_ACCOUNT / "ca.crt").context(),
+        token_file=SERVICE_ACCOUNT / "token",
     )
     access.current_token()
     return access

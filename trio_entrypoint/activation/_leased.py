@@ -106,6 +106,10 @@ class LeaseActivation:
             self._lease.check(self.clock.now())
             self._tell_end()
 
+    def end(self) -> None:
+        """The handler's block is left: there is nothing to be active for."""
+        self._lease.lose(self.clock.now())
+
     def _tell_end(self) -> None:
         if not self._lease.ended:
             return
@@ -138,6 +142,7 @@ async def open_lease_activation(
             finally:
                 deciding.scope.cancel()
                 contending.scope.cancel()
+                activation.end()
 
 
 @final

@@ -106,7 +106,7 @@ async def open_etcd_activation(
     # Within two thirds of the usable time, each member can be asked twice.
     attempt_timeout = min(_LONGEST_ATTEMPT, usable / (3 * len(checked)))
     async with open_etcd(checked, tls=tls, auth=auth, attempt_timeout=attempt_timeout) as etcd:
-        contender = _Contender(
+        contender = EtcdContender(
             etcd, name, ttl, socket.gethostname() if identity is None else identity
         )
         try:
@@ -120,7 +120,7 @@ async def open_etcd_activation(
 
 
 @final
-class _Contender:
+class EtcdContender:
     """The engine's side: one attempt after another, each with a lease of its own."""
 
     def __init__(self, etcd: Etcd, name: str, ttl: int, identity: str) -> None:
@@ -132,6 +132,7 @@ class _Contender:
         self._created = False
 
     async def contend(self, activation: LeaseActivation) -> None:
+        """Contend for ever, with a lease of its own for each attempt."""
         while True:
             self._lease = 0
             self._created = False

@@ -116,7 +116,7 @@ async def open_kubernetes_activation(
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig, context)
     label = socket.gethostname() if identity is None else identity
     async with open_transport(access.context, access.server_name) as transport:
-        contender = _Contender(
+        contender = KubernetesContender(
             LeaseApi(transport, access, namespace, name, renew_deadline / 4),
             f"{label}_{uuid.uuid4()}",
             int(lease_duration),
@@ -153,7 +153,7 @@ class Observation:
 
 
 @final
-class _Contender:
+class KubernetesContender:
     """The engine's side: wait for the Lease, take it, renew it, until it is lost."""
 
     def __init__(
@@ -168,6 +168,7 @@ class _Contender:
         self._may_watch = True
 
     async def contend(self, activation: LeaseActivation) -> None:
+        """Contend for ever."""
         while True:
             await activation.attempt(lambda: self._attempt(activation))
             await self.release()
