@@ -1,0 +1,143 @@
+"""Several activations as one."""
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from trio_entrypoint import ActivationChanged, open_all_activation, open_any_activation
+from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint.handlers import ActivationHandler
+
+ON, OFF = ActivationChanged(active=True), ActivationChanged(active=False)
+
+
+class Switch:
+    """A handler that a test switches."""
+
+    def __init__(self, event: ActivationChanged) -> None:
+        self._channel = NewestChannel[ActivationChanged]()
+        self.tell(event)
+
+    @property
+    def events(self) -> trio.MemoryReceiveChannel[ActivationChanged]:
+        return self._channel.events
+
+    def tell(self, event: ActivationChanged) -> None:
+        self.active = event.active
+        self._channel.send(event)
+
+    def close(self) -> None:
+        self.active = False
+        self._channel.__exit__(None, None, None)
+
+
+@pytest.fixture
+def switches() -> Iterator[tuple[Switch, Switch]]:
+    pair = Switch(OFF), Switch(OFF)
+    yield pair
+    for switch in pair:
+        switch.close()
+
+
+async def news(handler: ActivationHandler) -> ActivationChanged:
+    with trio.fail_after(5):
+        return await handler.events.receive()
+
+
+async def test_all_are_needed(switches: tuple[Switch, Switch]) -> None:
+    first, second = switches
+    async with open_all_activation(first, second) as both:
+        assert await news(both) == OFF
+        first.tell(ON)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not both.active
+        second.tell(ON)
+        assert await news(both) == ON
+        assert both.active
+        first.tell(OFF)
+        assert not both.active, "before any task has run"
+        assert await news(both) == OFF
+
+
+async def test_any_is_enough(switches: tuple[Switch, Switch]) -> None:
+    first, second = switches
+    async with open_any_activation(first, second) as either:
+        assert await news(either) == OFF
+        second.tell(ON)
+        assert await news(either) == ON
+        first.tell(ON)
+        second.tell(OFF)
+        await trio.testing.wait_all_tasks_blocked()
+        assert either.active
+        first.tell(OFF)
+        assert await news(either) == OFF
+
+
+async def test_the_first_event_is_the_state_at_opening_with_its_token(
+    switches: tuple[Switch, Switch],
+) -> None:
+    first, second = switches
+    first.tell(ON)
+    second.tell(ActivationChanged(active=True, token="5"))
+    async with open_all_activation(first, second) as both:
+        assert await news(both) == ActivationChanged(active=True, token="5")
+
+
+async def test_an_activation_lost_and_won_in_between_is_told_by_its_new_token(
+    switches: tuple[Switch, Switch],
+) -> None:
+    first, second = switches
+    first.tell(ON)
+    second.tell(ActivationChanged(active=True, token="5"))
+    async with open_all_activation(first, second) as both:
+        await news(both)
+        second.tell(ActivationChanged(active=False, deadline=1.0))
+        second.tell(ActivationChanged(active=True, token="9"))
+        assert await news(both) == ActivationChanged(active=True, token="9")
+
+
+async def test_a_lost_lease_brings_its_deadline_and_a_veto_before_it_does_not_hide_it(
+    switches: tuple[Switch, Switch],
+) -> None:
+    veto, lease = switches
+    veto.tell(ON)
+    lease.tell(ActivationChanged(active=True, token="5"))
+    async with open_all_activation(veto, lease) as both:
+        await news(both)
+        veto.tell(OFF)
+        assert await news(both) == OFF, "nothing is said about when"
+        lease.tell(ActivationChanged(active=False, deadline=7.0))
+        assert await news(both) == ActivationChanged(active=False, deadline=7.0)
+
+
+async def test_the_deadline_of_a_lease_lost_long_ago_hurries_nobody(
+    switches: tuple[Switch, Switch],
+) -> None:
+    forced, lease = switches
+    lease.tell(ActivationChanged(active=True, token="5"))
+    async with open_any_activation(forced, lease) as either:
+        await news(either)
+        forced.tell(ON)
+        await trio.testing.wait_all_tasks_blocked()
+        lease.tell(ActivationChanged(active=False, deadline=7.0))
+        assert (await news(either)).active
+        forced.tell(OFF)
+        assert await news(either) == OFF
+
+
+async def test_a_handler_that_ended_is_inactive(switches: tuple[Switch, Switch]) -> None:
+    first, second = switches
+    first.tell(ON)
+    second.tell(ON)
+    async with open_all_activation(first, second) as both:
+        assert await news(both) == ON
+        first.close()
+        assert await news(both) == OFF
+
+
+async def test_nothing_cannot_be_combined() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        async with open_all_activation():
+            pass
