@@ -146,38 +146,52 @@ class Configurator:
         ):
             facts.changed = True
             return
-        if staged.error is not None:
-            self._refused(await staged.commit())
+        changed = staged.changed
+        if staged.error is not None or (not changed and facts.applied and self._tells_changes):
+            await self._commit(staged)
             return
-        action = choose(self._on_change, staged.changed)
+        action = choose(self._on_change, changed)
         if action == Restart() or not supervision.journal.state.ready:
             async with supervision.process_down(Cause.CONFIGURATION_APPLIED):
-                self._committed(await self._commit(staged))
-        elif self._committed(await self._commit(staged)):
+                if await self._commit(staged):
+                    self._applied()
+        elif await self._commit(staged):
+            self._applied()
             await self._reload(
                 action if isinstance(action, list) else [], Cause.CONFIGURATION_APPLIED
             )
 
-    async def _commit(self, staged: StagedUpdate[Result]) -> Result:
-        return await staged.commit(trial=self._supervision.within is not None)
+    @property
+    def _tells_changes(self) -> bool:
+        """Whether no changed path means no change: a handler with generations compares them."""
+        return is_revertible(self._handler)
 
-    def _committed(self, result: Result) -> bool:
-        if result.error is not None:
-            self._refused(result)
+    async def _commit(self, staged: StagedUpdate[Result]) -> bool:
+        """Put a staged update in place, and take note of how that went."""
+        error: Exception | None
+        result: Result | None = None
+        try:
+            result = await staged.commit(trial=self._supervision.within is not None)
+            error = result.error
+        except Exception as raised:  # noqa: BLE001 - a function of the user's that applies it
+            error = raised
+        self._facts.looked = True
+        if error is not None:
+            self._supervision.tell(Cause.CONFIGURATION_REFUSED, error=error, result=result)
+            self._supervision.look(Cause.CONFIGURATION_REFUSED)
             return False
+        self._facts.applied = True
+        self._supervision.tell(Cause.CONFIGURATION_APPLIED, result=result)
+        self._supervision.look(Cause.CONFIGURATION_APPLIED)
+        return True
+
+    def _applied(self) -> None:
+        """Another configuration is in place: it is a new start."""
         facts, supervision = self._facts, self._supervision
-        facts.looked = facts.applied = True
         facts.trial = Trial() if supervision.within is not None else None
         facts.retry_at = 0.0
         supervision.history.failures = 0
-        supervision.tell(Cause.CONFIGURATION_APPLIED, result=result)
-        supervision.look(Cause.CONFIGURATION_APPLIED)
-        return True
-
-    def _refused(self, result: Result) -> None:
-        self._facts.looked = True
-        self._supervision.tell(Cause.CONFIGURATION_REFUSED, error=result.error, result=result)
-        self._supervision.look(Cause.CONFIGURATION_REFUSED)
+        supervision.tell(Cause.CONFIGURATION_APPLIED)
 
     # --- reloads
 
@@ -236,12 +250,17 @@ class Configurator:
                     supervision.ended(trial.outcome)
 
 
+def is_revertible(handler: ConfigurationHandler[Result]) -> bool:
+    """Whether a handler keeps its former generations."""
+    return hasattr(handler, "rollback") and hasattr(handler, "confirm")
+
+
 def revertible(handler: ConfigurationHandler[Result]) -> RevertibleConfigurationHandler[Result]:
     """Take a handler for one that can roll back.
 
     Raises:
         TypeError: It cannot.
     """
-    if not hasattr(handler, "rollback") or not hasattr(handler, "confirm"):
-        raise TypeError(f"{handler!r} cannot roll back: it has no former generations")
+    if not is_revertible(handler):
+        raise TypeError(f"{handler!r} cannot roll back: it keeps no former generations")
     return cast("RevertibleConfigurationHandler[Result]", handler)

@@ -1,5 +1,6 @@
 """One run of a supervised process: its hooks, its end, its cancel scope."""
 
+import math
 from collections import deque
 from contextlib import ExitStack
 from typing import final
@@ -52,6 +53,9 @@ class ProcessRun:
         self._scope = trio.CancelScope()
         self._pins = ExitStack()
         self._reload_pins: deque[ExitStack] = deque()
+        self._gone_by = math.inf
+        self._stopping = trio.CancelScope()
+        self._asked = False
         self._failure: tuple[Cause, Exception] | None = None
         self._attendant = Attendant(service, tell, self._fail)
         self._ended_at = float("inf")
@@ -61,6 +65,11 @@ class ProcessRun:
         if self.stopped_by is None:
             self.stopped_by = cause
             self._scope.cancel()
+
+    def be_gone_by(self, time: float) -> None:
+        """Let it be killed if it still exists at that time of the clock, in seconds."""
+        self._gone_by = min(self._gone_by, time)
+        self._stopping.deadline = min(self._stopping.deadline, self._gone_by)
 
     def pin(self) -> None:
         """Hold the generation in place for a process that reads it now.
@@ -80,7 +89,7 @@ class ProcessRun:
             self._reload_pins.popleft().close()
 
     def _fail(self, cause: Cause, error: Exception) -> None:
-        if self._failure is None:
+        if self._failure is None and self.stopped_by is None:
             self._failure = (cause, error)
             self._scope.cancel()
 
@@ -104,7 +113,7 @@ class ProcessRun:
         if self._failure is not None:
             cause, error = self._failure
             return Outcome(cause=cause, status=status, error=error, ready_for=ready_for)
-        if self.stopped_by is not None:
+        if self.stopped_by is not None and (self._asked or status is None):
             return None
         return Outcome(cause=Cause.ENDED, status=status, ready_for=ready_for)
 
@@ -135,10 +144,14 @@ class ProcessRun:
                         if process.status is None:
                             cause = self.stopped_by or self._failed_by or Cause.SHUTDOWN
                             self._tell(cause, ProcessState.STOPPING)
-                            with trio.move_on_after(
-                                self._seconds_for(hooks.before_stop), shield=True
-                            ):
+                            self._asked = True
+                            with trio.CancelScope(
+                                shield=True, deadline=self._gone_by
+                            ) as self._stopping:
                                 await self._call_on_the_way_down(hooks.before_stop)
+                                await process.stop()
+                            if process.status is None:
+                                process.kill()
             except OSError as error:
                 if self.process is not None:
                     raise

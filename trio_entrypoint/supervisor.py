@@ -375,15 +375,16 @@ class Supervisor:
                 self._take(ActivationChanged(active=False))  # its event is on the way
 
     def _take(self, event: ActivationChanged) -> None:
-        facts, was = self._facts, self._facts.active
+        facts, was, run = self._facts, self._facts.active, self._supervision.run
         facts.active, facts.token = event.active, event.token
         cause = Cause.ACTIVATED if event.active else Cause.DEACTIVATED
         if was and event.active:
             cause = Cause.REACTIVATED
-            run = self._supervision.run
             if run is not None and run.token != event.token:
                 facts.stale = True
         if event.active and not was:
             facts.retry_at = 0.0
         self._supervision.tell(cause)
         self._supervision.look(cause)
+        if run is not None and not event.active and event.deadline is not None:
+            run.be_gone_by(event.deadline)

@@ -16,6 +16,7 @@ Example::
 from trio_entrypoint.testing._activation import FakeActivation
 from trio_entrypoint.testing._configuration import FakeConfiguration, FakeSource
 from trio_entrypoint.testing._process import FakeProcess, FakeRun
+from trio_entrypoint.testing._recording import recording
 
 __all__ = [
     "FakeActivation",
@@ -23,4 +24,5 @@ __all__ = [
     "FakeProcess",
     "FakeRun",
     "FakeSource",
+    "recording",
 ]

@@ -28,17 +28,21 @@ class FakeActivation:
         self._channel = NewestChannel[ActivationChanged]()
         self._set(active, token)
 
-    def _set(self, active: bool, token: str | None) -> None:
+    def _set(self, active: bool, token: str | None, deadline: float | None = None) -> None:
         self._active = active
-        self._channel.send(ActivationChanged(active, token))
+        self._channel.send(ActivationChanged(active, token, deadline))
 
     def activate(self, token: str | None = None) -> None:
         """Become the active one; repeat it with another token for a new lease."""
         self._set(True, token)
 
-    def deactivate(self) -> None:
-        """Become a backup."""
-        self._set(False, None)
+    def deactivate(self, deadline: float | None = None) -> None:
+        """Become a backup.
+
+        Args:
+            deadline: When the process has to be gone, in seconds of the (mock) clock.
+        """
+        self._set(False, None, deadline)
 
     def close(self) -> None:
         """End `events`, as leaving a handler's block does."""

@@ -1,7 +1,7 @@
 """A configuration whose source, validator and disk are the test's."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class FakeSource:
     contents: str
     """What the digest is made from: equal contents are the same configuration."""
 
-    changed: Mapping[str, Modification] = attrs.field(factory=dict[str, Modification], hash=False)
+    changed: Mapping[str, Modification] = attrs.field(hash=False)
     """What the update says has changed."""
 
     error: Exception | None = None
@@ -68,8 +68,8 @@ class FakeConfiguration:
         """Every generation that was put in place, rollbacks too, in order."""
         self.generation: Generation | None = None
         """The one in place."""
-        self.confirmed: Generation | None = None
-        """The newest one that is trusted: what a rollback, and the next start, goes to."""
+        self.trusted: list[Generation] = []
+        """Those that are trusted, in order; a rollback goes to the newest but the present."""
         self.refused: dict[str, str] = {}
         """Digests that were rolled back from, and why."""
         self.pinned: list[Generation] = []
@@ -81,7 +81,7 @@ class FakeConfiguration:
         if contents is None:
             self._channel.send(ConfigurationDeleted())
         elif applied:
-            self.source = FakeSource(contents=contents)
+            self.source = FakeSource(contents=contents, changed={})
             self._put_in_place(self.source, trial=False)
         else:
             self.change(contents)
@@ -92,13 +92,23 @@ class FakeConfiguration:
         self,
         contents: str,
         *,
-        changed: Mapping[str, Modification] | None = None,
+        changed: Iterable[str] = ("app.conf",),
         error: Exception | None = None,
         takes: float = 0.0,
     ) -> None:
-        """Replace the source: see `FakeSource`."""
+        """Replace the source.
+
+        Args:
+            contents: A name for its contents; equal contents are the same configuration.
+            changed: The paths that the update will say have changed.
+            error: Why the update is refused; None when it is valid.
+            takes: Seconds that staging takes.
+        """
         self.source = FakeSource(
-            contents=contents, changed=changed or {}, error=error, takes=takes
+            contents=contents,
+            changed=dict.fromkeys(changed, Modification.MODIFIED),
+            error=error,
+            takes=takes,
         )
         self._channel.send(ConfigurationChanged())
 
@@ -141,7 +151,8 @@ class FakeConfiguration:
             source = self.source
             await trio.sleep(source.takes if source else 0)
             error = self._error(source)
-            yield FakeStaged(source, error, partial(self._commit, source, error))
+            changed = self._changed(source if error is None else None)
+            yield FakeStaged(error, changed, partial(self._commit, source, error))
 
     async def update(self) -> UpdateResult:
         """As in `ConfigurationHandler`."""
@@ -150,10 +161,11 @@ class FakeConfiguration:
 
     @contextmanager
     def pin(self) -> Generator[Mapping[str, str]]:
-        """As in `ConfigurationHandler`."""
-        if self.generation is None:
-            raise RuntimeError("nothing was applied yet")
+        """As in `ConfigurationHandler`; look at `pinned`."""
         generation = self.generation
+        if generation is None:
+            yield {}
+            return
         self.pinned.append(generation)
         try:
             yield {GENERATION_VARIABLE: str(generation.path)}
@@ -163,25 +175,35 @@ class FakeConfiguration:
     async def confirm(self) -> None:
         """As in `RevertibleConfigurationHandler`."""
         await trio.lowlevel.checkpoint()
-        self.confirmed = self.generation
+        if self.generation is not None and self.generation not in self.trusted:
+            self.trusted.append(self.generation)
 
     async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
         """As in `RevertibleConfigurationHandler`."""
-        async with self._busy:
-            if self.generation is None or self.confirmed in (None, self.generation):
-                return self._publish(
-                    UpdateResult(error=LookupError("no earlier generation is trusted"))
-                )
-            self.refused[self.generation.digest] = reason
-            assert self.confirmed is not None
-            self.generation = self.confirmed
-            self.history.append(self.generation)
-            return self._publish(UpdateResult(generation=self.generation))
+        await trio.lowlevel.checkpoint()
+        present = self.generation
+        earlier = [generation for generation in self.trusted if generation != present]
+        if present is None or not earlier:
+            error = LookupError("no earlier generation is trusted")
+            return self._publish(UpdateResult(error=error, generation=present))
+        self.refused[present.digest] = reason
+        self.trusted = earlier
+        self.generation = earlier[-1]
+        self.history.append(self.generation)
+        return self._publish(UpdateResult(generation=self.generation))
+
+    def _in_place(self, source: FakeSource) -> bool:
+        return self.generation is not None and self.generation.digest == source.digest
+
+    def _changed(self, source: FakeSource | None) -> Mapping[str, Modification]:
+        if source is None or self._in_place(source):
+            return dict[str, Modification]()
+        return source.changed
 
     def _error(self, source: FakeSource | None) -> Exception | None:
         if source is None:
             return FileNotFoundError("the source does not exist")
-        if source.digest in self.refused:
+        if source.digest in self.refused and not self._in_place(source):
             return ValueError(self.refused[source.digest])
         return source.error
 
@@ -190,6 +212,8 @@ class FakeConfiguration:
     ) -> UpdateResult:
         if source is None or error is not None:
             return self._publish(UpdateResult(error=error, generation=self.generation))
+        if self._in_place(source):
+            return self._publish(UpdateResult(generation=self.generation))
         generation = self._put_in_place(source, trial=trial)
         return self._publish(UpdateResult(changed=source.changed, generation=generation))
 
@@ -199,7 +223,7 @@ class FakeConfiguration:
         self.generation = generation
         self.history.append(generation)
         if not trial:
-            self.confirmed = generation
+            self.trusted.append(generation)
         return generation
 
     def _publish(self, result: UpdateResult) -> UpdateResult:
@@ -214,16 +238,14 @@ class FakeStaged:
 
     def __init__(
         self,
-        source: FakeSource | None,
         error: Exception | None,
+        changed: Mapping[str, Modification],
         commit: Callable[[bool], UpdateResult],
     ) -> None:
         self.error = error
         """As in `StagedUpdate`."""
-        self.changed: Mapping[str, Modification] = {}
+        self.changed = changed
         """As in `StagedUpdate`."""
-        if source is not None and error is None:
-            self.changed = source.changed
         self._commit = commit
 
     async def commit(self, *, trial: bool = False) -> UpdateResult:

@@ -1,5 +1,6 @@
 """Processes that live and die as a test says."""
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from signal import SIGKILL, SIGTERM
@@ -7,6 +8,7 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._nursery import open_background
 from trio_entrypoint.handlers import (
     ExitStatus,
     ProcessEnded,
@@ -43,7 +45,10 @@ class FakeRun:
         self._pid = pid
         self._status: ExitStatus | None = None
         self._over = trio.Event()
-        self._stopping = False
+        self._stop_asked = trio.Event()
+        self._gone_at = math.inf
+        self.living = trio.CancelScope(shield=True)
+        """What `live` runs in."""
         self._send, self._events = trio.open_memory_channel[ProcessEvent](2)
         self._send.send_nowait(ProcessStarted(pid))
 
@@ -66,6 +71,44 @@ class FakeRun:
             self._send.send_nowait(ProcessEnded(status))
             self._send.close()
             self._over.set()
+
+    def ask_to_stop(self) -> None:
+        """Get the stop signal, once."""
+        if self._status is None and not self._stop_asked.is_set():
+            takes = min(self._process.stop_takes, self._process.grace_period)
+            self._gone_at = trio.current_time() + takes
+            self.signals.append(SIGTERM)
+            self._stop_asked.set()
+
+    async def live(self) -> None:
+        """Become ready, end, and stop, when the `FakeProcess` says so."""
+        process = self._process
+        # As with a real process, a cancellation around it does not stop its stopping.
+        with self.living:
+            async with trio.open_nursery() as nursery:
+                if not self.ready and process.ready_after < math.inf:
+                    nursery.start_soon(self._become_ready_after, process.ready_after)
+                if process.ends_after is not None:
+                    nursery.start_soon(self._end_after, process.ends_after, process.ends_with)
+                await self._stop_asked.wait()
+                await self.stop_in_time()
+                nursery.cancel_scope.cancel()
+
+    async def _become_ready_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.become_ready()
+
+    async def _end_after(self, seconds: float, status: ExitStatus) -> None:
+        await trio.sleep(seconds)
+        self.end(status)
+
+    async def stop_in_time(self) -> None:
+        """Wait for the end that the stop signal brings, or for SIGKILL after it."""
+        self.ask_to_stop()
+        with trio.CancelScope(shield=True, deadline=self._gone_at):
+            await self._over.wait()
+        obeys = self._process.stop_takes < self._process.grace_period
+        self.end(ExitStatus(signal=SIGTERM if obeys else SIGKILL))
 
     @property
     def events(self) -> "trio.MemoryReceiveChannel[ProcessEvent]":
@@ -90,14 +133,7 @@ class FakeRun:
 
     async def stop(self) -> ExitStatus:
         """As in `ProcessHandler`; how long it takes is `FakeProcess.stop_takes`."""
-        if self._status is None and not self._stopping:
-            self._stopping = True
-            self.signals.append(SIGTERM)
-            with trio.move_on_after(self._process.stop_takes, shield=True) as scope:
-                await self._over.wait()
-            if scope.cancelled_caught:
-                hangs = self._process.stop_takes >= self._process.grace_period
-                self.end(ExitStatus(signal=SIGKILL if hangs else SIGTERM))
+        self.ask_to_stop()
         return await self.wait()
 
     def kill(self) -> None:
@@ -197,25 +233,10 @@ class FakeProcess:
         run = FakeRun(self, 1000 + len(self.runs), extra_env, extra_fds)
         self.runs.append(run)
         self._started.unpark_all()
-        async with trio.open_nursery() as nursery:
+        async with open_background(run.live):
             try:
-                nursery.start_soon(self._live, run)
                 yield run
             finally:
-                nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True):
-                    await run.stop()
-
-    async def _live(self, run: FakeRun) -> None:
-        async with trio.open_nursery() as nursery:
-            if not run.ready and self.ready_after != float("inf"):
-                nursery.start_soon(self._become_ready, run, self.ready_after)
-            if self.ends_after is not None:
-                await trio.sleep(self.ends_after)
-                run.end(self.ends_with)
-                nursery.cancel_scope.cancel()
-
-    @staticmethod
-    async def _become_ready(run: FakeRun, seconds: float) -> None:
-        await trio.sleep(seconds)
-        run.become_ready()
+                with trio.move_on_after(self.grace_period, shield=True):
+                    await run.stop_in_time()
+                run.living.cancel()
