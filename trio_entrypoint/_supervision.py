@@ -80,6 +80,7 @@ class Supervision:
         jitter = random.random()  # noqa: S311 - no secret
         now = trio.current_time()
         after_end(self.facts, self.history, self.restart, outcome, now, jitter)
+        self.look(outcome.cause)
 
     def configuration_duty(self) -> ConfigurationDuty:
         """What has to be done about the configuration now."""
