@@ -15,6 +15,7 @@ import trio
 
 from trio_entrypoint._linux.credentials import find_credentials
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint._linux.launch import Launch, LimitValue, launched, through_launcher
 from trio_entrypoint._linux.process_tree import KILL_TIMEOUT, Tree
 from trio_entrypoint._linux.reaper import Reaper
@@ -104,6 +105,13 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
         tree.close()
         raise
     return Started(pid, pidfd, tree, pumps)
+
+
+def adopt(start: HeadStart, reaper: Reaper, stack: ExitStack) -> Started:
+    """Take over a process that runs already."""
+    tree = Tree(start.pid, start.marker, reaper, session=True)
+    start.claim()
+    return Started(start.pid, _pidfd(start.pid, stack), tree, ())
 
 
 def _check_directory(path: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 import trio
 
 from trio_entrypoint._lifecycle import Lifecycle, StopScope, StopSettings
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint._linux.launch import Launch, LimitValue, SettingError
 from trio_entrypoint._linux.process_tree import KILL_TIMEOUT
 from trio_entrypoint._linux.reaper import shared_reaper
@@ -21,7 +22,7 @@ from trio_entrypoint._linux.spawn import (
     CommandNotExecutableError,
     CommandNotFoundError,
 )
-from trio_entrypoint._start import Request, check_limits, check_range, check_signal, start
+from trio_entrypoint._start import Request, adopt, check_limits, check_range, check_signal, start
 from trio_entrypoint.environment import Environment
 from trio_entrypoint.handlers import ExitStatus, ProcessEvent
 from trio_entrypoint.output import Input, Output, Pump
@@ -252,15 +253,33 @@ def open_process(
         ),
     )
     stop = StopSettings(signal=stop_signal, scope=stop_scope, grace_period=grace_period)
-    return _open_process(request, stop)
+    return _open_process(request, request.name, stop)
+
+
+def open_started(
+    start: HeadStart,
+    *,
+    name: str,
+    stop_signal: int,
+    grace_period: float,
+    stop_scope: StopScope,
+) -> AbstractAsyncContextManager[Process]:
+    """As `open_process`, for a process that was started before Trio was imported."""
+    stop = StopSettings(signal=stop_signal, scope=stop_scope, grace_period=grace_period)
+    return _open_process(start, name, stop)
 
 
 @asynccontextmanager
-async def _open_process(request: Request, stop: StopSettings) -> AsyncGenerator[Process]:
+async def _open_process(
+    request: Request | HeadStart, name: str, stop: StopSettings
+) -> AsyncGenerator[Process]:
     await trio.lowlevel.checkpoint()
     with ExitStack() as stack:
         reaper = stack.enter_context(shared_reaper())
-        started = await start(request, reaper, stack)
+        if isinstance(request, HeadStart):
+            started = adopt(request, reaper, stack)
+        else:
+            started = await start(request, reaper, stack)
         # No checkpoint from here to the nursery: a child that nobody watches cannot be.
         lifecycle = Lifecycle(started.pid, started.pidfd, started.tree, stop)
         # The nursery does not get to see the block's own exception: it would put it in a group.
@@ -270,7 +289,7 @@ async def _open_process(request: Request, stop: StopSettings) -> AsyncGenerator[
         nursery.start_soon(lifecycle.stop_when_asked)
         for pump in started.pumps:
             nursery.start_soon(pump.run, lifecycle.gone)
-        process = Process(request.name, started.pid, lifecycle, started.pumps)
+        process = Process(name, started.pid, lifecycle, started.pumps)
         try:
             yield process
         finally:
@@ -279,4 +298,4 @@ async def _open_process(request: Request, stop: StopSettings) -> AsyncGenerator[
             lifecycle.close()
             reaper.last_lines = process.last_lines
         if lifecycle.survivors:
-            raise ProcessSurvivedError(request.name, lifecycle.survivors)
+            raise ProcessSurvivedError(name, lifecycle.survivors)

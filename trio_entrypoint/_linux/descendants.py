@@ -16,9 +16,9 @@ decision. In this order:
 This file decides and looks; it sends no signals.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-
-import attrs
+from typing import NamedTuple
 
 from trio_entrypoint._linux.procfs import Stat, children, read_stat
 
@@ -26,8 +26,13 @@ MARKER_VARIABLE = "TRIO_ENTRYPOINT_RUN"
 """Environment variable that names the runs that a process belongs to, outermost first."""
 
 
-@attrs.frozen(eq=False)
-class Run:
+def nested_marker(component: str) -> str:
+    """The value of the variable for a run of ours: what we are part of, then the run."""
+    outer = os.environ.get(MARKER_VARIABLE)
+    return f"{outer}/{component}" if outer else component
+
+
+class Run(NamedTuple):
     """What identifies one run and its processes."""
 
     marker: str

@@ -28,6 +28,7 @@ from typing import final
 import trio
 
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run, run_of, subtree
+from trio_entrypoint._linux.head_start import unclaimed
 from trio_entrypoint._linux.prctl import set_subreaper
 from trio_entrypoint._linux.procfs import Stat, children, read_stat, read_variable
 
@@ -39,8 +40,9 @@ class Reaper:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._runs: dict[int, Run] = {}
-        self._kept: set[int] = set()
-        self._identity = os.urandom(8).hex()
+        starts = unclaimed()
+        self._kept = {start.pid for start in starts}
+        self._identity = starts[0].identity if starts else os.urandom(8).hex()
         self._started = 0
         self.users = 0
         self._stack = ExitStack()
@@ -70,6 +72,7 @@ class Reaper:
     def register(self, run: Run) -> None:
         """Know a run. Must happen in the same synchronous step in which it was started."""
         self._runs[run.main] = run
+        self._kept.discard(run.main)
 
     def forget(self, run: Run) -> None:
         """The run is over: its main process was reaped, and its processes are gone."""

@@ -12,9 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from functools import partial
-from typing import final
-
-import attrs
+from typing import NamedTuple, final
 
 from trio_entrypoint._linux.signals import DEFAULTED
 
@@ -38,8 +36,7 @@ class CommandNotExecutableError(CommandError, PermissionError):
     """A command that may not be executed."""
 
 
-@attrs.frozen
-class Program:
+class Program(NamedTuple):
     """A program to execute."""
 
     path: bytes

@@ -1,8 +1,9 @@
 """The command line: a parser for each command, made of the tables in `flags.py`."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from trio_entrypoint.cli.flags import COMMANDS, SHELLS
@@ -98,11 +99,9 @@ def _parse_command(name: str, words: Sequence[str]) -> Callable[[], int]:
         raise _wrong(_unknown(name, unknown[0]))
     match name:
         case "run":
-            from trio_entrypoint.cli.running import run
-
             if has_application and not application:
                 raise _wrong("run: there is no command after --")
-            return lambda: run(vars(options), application)
+            return lambda: _run(vars(options), application)
         case "check":
             from trio_entrypoint.cli.inspecting import check_file
 
@@ -121,6 +120,15 @@ def _parse_command(name: str, words: Sequence[str]) -> Callable[[], int]:
             from trio_entrypoint.cli.operating import operate
 
             return lambda: operate(name, vars(options))
+
+
+def _run(options: Mapping[str, Any], application: Sequence[str]) -> int:
+    from trio_entrypoint.cli.early import early_start
+
+    with early_start(options, application, os.environ) as start:
+        from trio_entrypoint.cli.running import run  # takes longer than starting the application
+
+        return run(options, application, start)
 
 
 def _unknown(name: str, word: str) -> str:

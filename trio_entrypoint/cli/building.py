@@ -4,10 +4,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
 
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint.cli.sections import (
     HealthSettings,
     HookSettings,
@@ -27,6 +29,7 @@ from trio_entrypoint.handlers import (
     ActivationHandler,
     ConfigurationHandler,
     OpenProcess,
+    ProcessHandler,
     UpdateResult,
 )
 from trio_entrypoint.output import Input, LogFile, LogLines, Output
@@ -53,15 +56,23 @@ from trio_entrypoint.probes import (
     Probe,
     TcpProbe,
 )
-from trio_entrypoint.process import open_process
+from trio_entrypoint.process import open_process, open_started
 from trio_entrypoint.supervisor import Supervisor
 
 __all__ = ["action", "health", "hooks", "on_change", "open_supervisor", "readiness", "restart"]
 
 
 @asynccontextmanager
-async def open_supervisor(name: str, settings: ServiceSettings) -> AsyncGenerator[Supervisor]:
-    """Open the handlers of a service, and give the supervisor over them."""
+async def open_supervisor(
+    name: str, settings: ServiceSettings, started: HeadStart | None = None
+) -> AsyncGenerator[Supervisor]:
+    """Open the handlers of a service, and give the supervisor over them.
+
+    Args:
+        name: What it is called.
+        settings: Its section of the file.
+        started: Its first run, if it runs already.
+    """
     async with AsyncExitStack() as stack:
         activation = configuration = None
         if settings.activation is not None:
@@ -71,7 +82,7 @@ async def open_supervisor(name: str, settings: ServiceSettings) -> AsyncGenerato
                 _open_configuration(settings.configuration)
             )
         yield Supervisor(
-            process(name, settings),
+            process(name, settings, started),
             name=name,
             activation=activation,
             configuration=configuration,
@@ -84,8 +95,8 @@ async def open_supervisor(name: str, settings: ServiceSettings) -> AsyncGenerato
         )
 
 
-def process(name: str, settings: ServiceSettings) -> OpenProcess:
-    """Make what opens one run of the application.
+def process(name: str, settings: ServiceSettings, started: HeadStart | None = None) -> OpenProcess:
+    """Make what opens one run of the application: the one that was started, then others.
 
     Raises:
         ValueError: A setting makes no sense here: there is no such user, for example.
@@ -96,13 +107,16 @@ def process(name: str, settings: ServiceSettings) -> OpenProcess:
         for field in ("cwd", "user", "group", "extra_groups", "nice", "oom_score_adj", "limits")
         if (value := getattr(settings, field)) not in (None, {})
     }
-    return partial(
+    stopping: dict[str, Any] = {
+        "name": name,
+        "stop_signal": signal_number(settings.stop_signal),
+        "grace_period": settings.grace_period,
+        "stop_scope": settings.stop_scope,
+    }
+    start = partial(
         open_process,
         settings.command,
-        name=name,
-        stop_signal=signal_number(settings.stop_signal),
-        grace_period=settings.grace_period,
-        stop_scope=settings.stop_scope,
+        **stopping,
         env=settings.env,
         stdin=_input(settings.stdin),
         stdout=_output(settings.stdout),
@@ -112,6 +126,19 @@ def process(name: str, settings: ServiceSettings) -> OpenProcess:
         no_new_privileges=settings.no_new_privileges,
         **options,
     )
+    if started is None:
+        return start
+
+    def attend_or_start(
+        *,
+        extra_env: Mapping[str, str] = MappingProxyType({}),
+        extra_fds: Mapping[int, int] = MappingProxyType({}),
+    ) -> AbstractAsyncContextManager[ProcessHandler]:
+        if started.claimed:
+            return start(extra_env=extra_env, extra_fds=extra_fds)
+        return open_started(started, **stopping)
+
+    return attend_or_start
 
 
 def _input(value: str) -> Input:

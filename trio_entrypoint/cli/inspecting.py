@@ -30,7 +30,7 @@ def check_file(file: str) -> int:
         for mistake in _missing(name, service)
     ]
     if mistakes:
-        raise UsageError([attrs.evolve(mistake, file=file) for mistake in mistakes])
+        raise UsageError([mistake._replace(file=file) for mistake in mistakes])
     count = len(settings.service)
     sys.stdout.write(f"{file}: right, with {count} service{'s' if count > 1 else ''}\n")
     return 0

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
-
-import attrs
+from typing import NamedTuple, TypeAlias
 
 __all__ = [
     "EX_USAGE",
@@ -24,8 +22,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value is: the keys of its tables, and positions in arrays."""
 
 
-@attrs.frozen
-class Mistake:
+class Mistake(NamedTuple):
     """One thing that is wrong, and where."""
 
     path: KeyPath

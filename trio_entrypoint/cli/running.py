@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint.cli.checking import check
 from trio_entrypoint.cli.flags import (
     FORMAT_VARIABLE,
@@ -19,7 +20,9 @@ from trio_entrypoint.cli.settings import Settings
 __all__ = ["read_settings", "run"]
 
 
-def run(options: Mapping[str, Any], application: Sequence[str]) -> int:
+def run(
+    options: Mapping[str, Any], application: Sequence[str], started: HeadStart | None = None
+) -> int:
     """Run what the command line and the file say, and end with the application's status."""
     settings = read_settings(options, application)
     if options["print_config"]:
@@ -27,10 +30,10 @@ def run(options: Mapping[str, Any], application: Sequence[str]) -> int:
 
         sys.stdout.write(to_toml(settings))
         return 0
-    return _serve(settings)
+    return _serve(settings, started)
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, started: HeadStart | None) -> int:
     """Run until the end; what `run` gives is given by leaving the program."""
     from trio_entrypoint.cli.serving import serve
     from trio_entrypoint.entrypoint import run as run_entrypoint
@@ -38,7 +41,7 @@ def _serve(settings: Settings) -> int:
 
     async def main() -> ExitStatus:
         try:
-            return await serve(settings)
+            return await serve(settings, started)
         except* OSError as errors:
             raise _CannotRunError(_first(errors)) from None
 

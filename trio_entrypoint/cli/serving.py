@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint.cli.building import open_supervisor
 from trio_entrypoint.cli.logs import open_log
 from trio_entrypoint.cli.observing import Fleet, Service
@@ -29,8 +30,12 @@ __all__ = ["serve"]
 _logger = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> ExitStatus:
+async def serve(settings: Settings, started: HeadStart | None = None) -> ExitStatus:
     """Run the services until all have ended, or one of them has failed for good.
+
+    Args:
+        settings: What to run.
+        started: The first run of the only service, if it runs already.
 
     Returns:
         The status of the first service that failed, else success.
@@ -43,7 +48,7 @@ async def serve(settings: Settings) -> ExitStatus:
         log = open_log(settings.log.level, settings.log.format, fleet.log)
         await stack.enter_async_context(log)
         for name, service in settings.service.items():
-            supervisor = await stack.enter_async_context(open_supervisor(name, service))
+            supervisor = await stack.enter_async_context(open_supervisor(name, service, started))
             has_activation = service.activation is not None
             fleet.services[name] = Service(name, supervisor, has_activation=has_activation)
         if settings.control is not None:

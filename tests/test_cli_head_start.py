@@ -1,0 +1,201 @@
+"""`trio-entrypoint run -- COMMAND` does not make the command wait for imports.
+
+In these tests a package that stands before Trio on the path is executed where Trio would be
+imported: what it sees is what is true at that moment.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+Entrypoint: TypeAlias = Callable[..., subprocess.Popen[bytes]]
+
+TIMEOUT = 30.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def exists(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Path:
+    """Where the application writes its pid."""
+    return tmp_path / "started"
+
+
+@pytest.fixture
+def entrypoint(tmp_path: Path, started: Path) -> Entrypoint:
+    """Runs the command with code that is executed when Trio is first imported."""
+
+    def run(
+        shell: str, *, at_import: str = "", options: tuple[str, ...] = ("--restart", "never")
+    ) -> subprocess.Popen[bytes]:
+        stub = tmp_path / "path" / "trio"
+        stub.mkdir(parents=True)
+        (stub / "__init__.py").write_text(
+            textwrap.dedent("""\
+            import os, signal, sys, time
+
+            def wait_for(path):
+                while not os.path.exists(path) or not open(path).read():
+                    time.sleep(0.01)
+            """)
+            + textwrap.dedent(at_import)
+            + textwrap.dedent(f"""
+            sys.path.remove({str(stub.parent)!r})
+            del sys.modules["trio"]
+            import trio
+            """)
+        )
+        command = [sys.executable, "-m", "trio_entrypoint.cli", "run", *options]
+        return subprocess.Popen(
+            [
+                *command,
+                "--",
+                "sh",
+                "-c",
+                f"echo $$ > {started}.new; mv {started}.new {started}; {shell}",
+            ],
+            env={**os.environ, "PYTHONPATH": str(stub.parent)},
+            stderr=subprocess.PIPE,
+        )
+
+    return run
+
+
+def test_the_application_runs_before_trio_is_imported(
+    entrypoint: Entrypoint, started: Path
+) -> None:
+    process = entrypoint("exit 7", at_import=f"wait_for({str(started)!r})")
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 7
+
+
+@pytest.mark.parametrize(("end", "status"), [("exit 3", 3), ("kill -9 $$", 128 + 9)])
+def test_the_status_of_an_application_that_ended_before_trio_was_imported_is_known(
+    entrypoint: Entrypoint, started: Path, end: str, status: int
+) -> None:
+    process = entrypoint(
+        end,
+        at_import=f"""
+        wait_for({str(started)!r})
+        pid = int(open({str(started)!r}).read())
+        while open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        """,
+    )
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == status
+
+
+def test_a_stop_signal_during_the_imports_stops_the_application_politely(
+    entrypoint: Entrypoint, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    process = entrypoint(
+        f"trap 'exit 5' TERM; echo x > {ready}; while :; do sleep 0.01; done",
+        at_import=f"""
+        wait_for({str(ready)!r})
+        os.kill(os.getpid(), signal.SIGTERM)
+        """,
+    )
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 5
+
+
+def test_nothing_of_the_application_is_left_when_the_entrypoint_cannot_be_imported(
+    entrypoint: Entrypoint, started: Path, tmp_path: Path
+) -> None:
+    orphan = tmp_path / "orphan"
+    process = entrypoint(
+        f"(setsid sh -c 'echo $$ > {orphan}; exec sleep 1000' &); exec sleep 1000",
+        at_import=f"""
+        wait_for({str(orphan)!r})
+        raise ImportError("broken")
+        """,
+    )
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert b"ImportError: broken" in errors
+    assert not exists(int(started.read_text()))
+    assert not exists(int(orphan.read_text()))
+
+
+def test_a_killed_application_is_restarted_as_any_other(
+    entrypoint: Entrypoint, started: Path
+) -> None:
+    process = entrypoint("exec sleep 1000", options=())
+    wait_until(started.exists)
+    first = int(started.read_text())
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: int(started.read_text()) != first)
+    second = int(started.read_text())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not exists(second)
+
+
+def test_descendants_from_before_the_imports_are_gone_at_the_end(
+    entrypoint: Entrypoint, tmp_path: Path
+) -> None:
+    orphan = tmp_path / "orphan"
+    process = entrypoint(
+        f"(setsid sh -c 'echo $$ > {orphan}; exec sleep 1000' &); exec sleep 1000",
+        at_import=f"wait_for({str(orphan)!r})",
+    )
+    wait_until(lambda: orphan.exists() and bool(orphan.read_text()))
+    assert exists(int(orphan.read_text()))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=TIMEOUT)
+    assert not exists(int(orphan.read_text()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--active-file", "/nonexistent/active"), ("--control", "/nonexistent/socket")],
+)
+def test_an_application_that_depends_on_anything_waits_for_it(
+    entrypoint: Entrypoint, started: Path, options: tuple[str, ...]
+) -> None:
+    process = entrypoint("exit 0", at_import="raise ImportError('broken')", options=options)
+    process.communicate(timeout=TIMEOUT)
+    assert not started.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--stop-signal", "SIGNONSENSE"), ("--grace", "-1"), ("--restart", "perhaps")]
+)
+def test_a_wrong_command_line_starts_nothing(
+    entrypoint: Entrypoint, started: Path, options: tuple[str, ...]
+) -> None:
+    process = entrypoint("exit 0", options=options)
+    process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 64
+    assert not started.exists()
+
+
+def test_a_command_that_does_not_exist_is_reported_as_ever() -> None:
+    command = [sys.executable, "-m", "trio_entrypoint.cli", "run", "--", "/nonexistent/app"]
+    process = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    assert process.returncode == 127
+    assert b"/nonexistent/app" in process.stderr
