@@ -1,9 +1,10 @@
 """Does what a reader of a page does, and fails where the page is wrong.
 
-    container.sh PYTHON reader.py PAGE
+    container.sh PYTHON reader.py PAGE [BINARIES]
 
-Runs in a container's root: pages write to /etc and listen on port 80. `pages.py` says what is
-done with which block. Besides:
+Runs in a container's root: pages write to /etc and listen on port 8080. `pages.py` says what is
+done with which block, in a home of its own, with BINARIES first in PATH (by default those beside
+PYTHON). Besides:
 
 * A block whose output is shown only looks. It is repeated, for a while, until it prints that:
   a reader is slower than a machine.
@@ -13,7 +14,6 @@ done with which block. Besides:
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,12 +52,13 @@ import ast, inspect, signal, sys
 from functools import partial
 from pathlib import Path
 import trio, trio_entrypoint
-from trio_entrypoint import *
-from trio_entrypoint import testing
-from signal import *
 
-code = compile(open(sys.argv[1]).read(), sys.argv[1], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+tree = ast.parse(open(sys.argv[1]).read(), sys.argv[1])
+used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 namespace = {**globals(), "__name__": "fragment"}
+namespace.update({name: getattr(signal, name) for name in used & {*dir(signal)}})
+namespace.update({name: getattr(trio_entrypoint, name) for name in used & {*dir(trio_entrypoint)}})
+code = compile(tree, sys.argv[1], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 async def main():
     with trio.move_on_after(1):
@@ -182,9 +183,9 @@ def read_page(page: Path) -> None:
                 case "sh":
                     shell.type(block)
                 case "python" if "trio_entrypoint.run(" in block.text:
-                    run_until_started(block, [sys.executable, str(shell.file(block.text))])
+                    run_until_started(block, ["python", str(shell.file(block.text))])
                 case "python":
-                    fragment = [sys.executable, str(shell.file(FRAGMENT))]
+                    fragment = ["python", str(shell.file(FRAGMENT))]
                     run(block, [*fragment, str(shell.file(block.text))])
                 case "toml":
                     base = HOME / "fragment.toml"
@@ -286,21 +287,22 @@ def check_job(job: Job) -> None:
 
 
 def main() -> None:
-    HOME.mkdir()
+    HOME.mkdir(parents=True)
     os.chdir(HOME)
-    app = Path("/usr/local/bin/app")
+    app = HOME / "bin/app"
+    app.parent.mkdir()
     app.write_text(APP)
     app.chmod(0o755)
-    binaries = os.path.dirname(sys.executable)
+    binaries = sys.argv[2] if len(sys.argv) > 2 else os.path.dirname(sys.executable)
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     os.environ.clear()
     os.environ.update(
+        kept,
         HOME=str(HOME),
-        PATH=f"{binaries}:{POSTGRESQL}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        PATH=f"{binaries}:{app.parent}:{POSTGRESQL}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         LANG="C.UTF-8",
         PYTHONDONTWRITEBYTECODE="1",
     )
-    assert shutil.which("trio-entrypoint")
-    assert PROJECT.exists()
     page = Path(sys.argv[1])
     try:
         read_page(page)

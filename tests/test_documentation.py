@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -73,3 +74,40 @@ def test_every_block_says_what_it_is(page: Path) -> None:
         if block.file is None and block.language not in DONE | COMPARED | SHOWN
     ]
     assert not unknown, "give it one of the languages in tests/pages.py, or a path as its caption"
+
+
+def test_a_newcomer_gets_from_the_readme_to_nginx_in_an_empty_root(tmp_path: Path) -> None:
+    """With a Python, nginx and a network; no home, no configuration, no package, no cache."""
+    if os.geteuid() != 0:
+        pytest.skip("a root file system of one's own needs root")
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(PROJECT),
+    ]
+    subprocess.run(wheel, check=True)
+    steps = f"""
+        mkdir /dist && cp {tmp_path}/*.whl /dist
+        {sys.base_prefix}/bin/python3 -m venv /root/venv
+        exec {sys.executable} {READER} {PROJECT}/README.md /root/venv/bin
+    """
+    started = time.monotonic()
+    reading = subprocess.run(
+        [CONTAINER, "--empty", "/usr/bin/sh", "-euc", steps],
+        cwd=PROJECT,
+        env={
+            **os.environ,
+            "BRING": f"{sys.prefix} {sys.base_prefix} {tmp_path}",
+            "PIP_FIND_LINKS": "/dist",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert reading.returncode == 0, reading.stdout + reading.stderr
+    assert time.monotonic() - started < 300
