@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -24,10 +25,10 @@ def free_port() -> int:
 class Member:
     """One `etcd` process."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, scheme: str) -> None:
         self.name = name
         self.directory = directory
-        self.client_url = f"http://127.0.0.1:{free_port()}"
+        self.client_url = f"{scheme}://127.0.0.1:{free_port()}"
         self.peer_url = f"http://127.0.0.1:{free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -66,9 +67,12 @@ class Member:
 class Cluster:
     """Its members, and what a test asks them by the way."""
 
-    def __init__(self, members: list[Member], extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self, members: list[Member], extra: Sequence[str], tls: ssl.SSLContext | None
+    ) -> None:
         self.members = members
         self._extra = extra
+        self._tls = tls
 
     @property
     def endpoints(self) -> list[str]:
@@ -84,7 +88,9 @@ class Cluster:
         """Ask the gateway by means other than the code under test."""
         url = f"{(member or self.members[0]).client_url}/v3/{method}"
         body = json.dumps(request).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=3) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body), timeout=3, context=self._tls
+        ) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
 
     def leader(self) -> Member:
@@ -139,12 +145,15 @@ def decode(data: str) -> str:
 
 
 @contextlib.contextmanager
-def running_cluster(size: int, extra: Sequence[str] = ()) -> Iterator[Cluster]:
+def running_cluster(
+    size: int, extra: Sequence[str] = (), tls: ssl.SSLContext | None = None
+) -> Iterator[Cluster]:
     """Start a cluster in memory; whatever a test did to it, it is gone in the end."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="etcd-") as directory:
-        members = [Member(f"m{number}", Path(directory)) for number in range(size)]
-        cluster = Cluster(members, extra)
+        scheme = "http" if tls is None else "https"
+        members = [Member(f"m{number}", Path(directory), scheme) for number in range(size)]
+        cluster = Cluster(members, extra, tls)
         try:
             for member in members:
                 cluster.start(member)

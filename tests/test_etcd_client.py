@@ -1,0 +1,280 @@
+"""The client of etcd's gateway: who it trusts, who it is, and answers that make no sense."""
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trustme
+from etcd_cluster import Cluster, running_cluster
+
+from trio_entrypoint import EtcdAuth, Tls, open_etcd_activation
+from trio_entrypoint._remote.etcd import check_endpoints, open_etcd, prefix_end
+from trio_entrypoint._remote.http import UnreachableError
+
+
+@attrs.frozen
+class Secured:
+    cluster: Cluster
+    tls: Tls
+    authority: trustme.CA
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A member that wants client certificates, and that users log in to."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1", "etcd.example.org")
+    ca, pair = directory / "ca.pem", directory / "server.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    server.private_key_and_cert_chain_pem.write_to_path(str(pair))
+    client = authority.issue_cert("client@example.org")
+    client_pair = directory / "client.pem"
+    client.private_key_and_cert_chain_pem.write_to_path(str(client_pair))
+    context = ssl.create_default_context(cafile=str(ca))
+    context.load_cert_chain(client_pair)
+    extra = [
+        f"--cert-file={pair}",
+        f"--key-file={pair}",
+        "--client-cert-auth",
+        f"--trusted-ca-file={ca}",
+    ]
+    with running_cluster(1, extra, context) as cluster:
+        for user, role in (("root", "root"), ("app", "app")):
+            cluster.call("auth/user/add", {"name": user, "password": f"secret of {user}"})
+            cluster.call("auth/role/add", {"name": role})
+            cluster.call("auth/user/grant", {"user": user, "role": role})
+        grant = {"permType": "READWRITE", "key": "L2FwcA==", "range_end": "L2FwcS8="}
+        cluster.call("auth/role/grant", {"name": "app", "perm": grant})
+        cluster.call("auth/enable", {})
+        yield Secured(cluster, Tls(ca=ca, certificate=client_pair), authority)
+
+
+@pytest.fixture
+def auth(tmp_path: Path) -> EtcdAuth:
+    file = tmp_path / "password"
+    file.write_text("secret of app\n")
+    return EtcdAuth("app", file)
+
+
+async def test_a_contender_with_a_certificate_and_a_password_is_elected(
+    secured: Secured, auth: EtcdAuth
+) -> None:
+    async with open_etcd_activation(
+        secured.cluster.endpoints, "/app/a", tls=secured.tls, auth=auth
+    ) as activation:
+        await activation.events.receive()
+        with trio.fail_after(5):
+            assert (await activation.events.receive()).active
+
+
+async def test_a_login_that_expired_is_renewed(secured: Secured, auth: EtcdAuth) -> None:
+    async with open_etcd(
+        secured.cluster.endpoints, tls=secured.tls, auth=auth, attempt_timeout=5
+    ) as etcd:
+        await etcd.range(b"/app/x")
+        secured_token = etcd._token
+        etcd._token = "forgotten.1"
+        assert (await etcd.range(b"/app/x")).keys == ()
+        assert etcd._token not in ("forgotten.1", secured_token)
+
+
+async def test_a_password_that_was_changed_is_read_again(secured: Secured, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("not yet right")
+    async with open_etcd_activation(
+        secured.cluster.endpoints, "/app/b", tls=secured.tls, auth=EtcdAuth("app", file)
+    ) as activation:
+        await activation.events.receive()
+        with trio.move_on_after(0.5):
+            await activation.events.receive()
+            pytest.fail("elected without a password")
+        file.write_text("secret of app")
+        with trio.fail_after(10):
+            assert (await activation.events.receive()).active
+
+
+async def test_a_server_with_another_authority_is_not_believed(
+    secured: Secured, tmp_path: Path
+) -> None:
+    ca = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    async with open_etcd(secured.cluster.endpoints, tls=Tls(ca=ca), attempt_timeout=5) as etcd:
+        with pytest.raises(UnreachableError, match=secured.cluster.endpoints[0]):
+            await etcd.range(b"/app/x")
+
+
+async def test_a_certificate_for_another_name_needs_that_name_to_be_given(
+    secured: Secured, auth: EtcdAuth
+) -> None:
+    url = secured.cluster.endpoints[0].replace("127.0.0.1", "localhost")
+    async with open_etcd([url], tls=secured.tls, auth=auth, attempt_timeout=5) as etcd:
+        with pytest.raises(UnreachableError, match="localhost"):
+            await etcd.range(b"/app/x")
+    named = attrs.evolve(secured.tls, server_name="etcd.example.org")
+    async with open_etcd([url], tls=named, auth=auth, attempt_timeout=5) as etcd:
+        await etcd.range(b"/app/x")
+
+
+@pytest.mark.parametrize(
+    ("tls", "expected"),
+    [
+        (lambda d: Tls(ca=d / "absent.pem"), "absent.pem"),
+        (lambda d: Tls(ca=d / "empty.pem"), "empty.pem"),
+        (lambda d: Tls(certificate=d / "empty.pem"), "empty.pem"),
+    ],
+)
+async def test_a_file_that_is_no_certificate_is_named_at_entry(
+    tmp_path: Path, tls: Callable[[Path], Tls], expected: str
+) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    with pytest.raises(OSError, match=expected):
+        async with open_etcd_activation(["https://127.0.0.1:1"], "/app", tls=tls(tmp_path)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"endpoints": []}, "endpoints"),
+        ({"endpoints": ["etcd:2379"]}, "endpoints"),
+        ({"endpoints": ["http://user@etcd:2379"]}, "endpoints"),
+        ({"endpoints": ["http://etcd:2379/path"]}, "endpoints"),
+        ({"name": "/"}, "name"),
+        ({"ttl": 1}, "ttl"),
+        ({"ttl": 10, "stop_within": 9}, "stop_within"),
+        ({"stop_within": -1}, "stop_within"),
+        ({"tls": Tls()}, "tls"),
+    ],
+)
+async def test_an_argument_that_makes_no_sense_is_named(
+    settings: dict[str, object], expected: str
+) -> None:
+    arguments = {"endpoints": ["http://etcd:2379"], "name": "/app"} | settings
+    with pytest.raises(ValueError, match=expected):
+        async with open_etcd_activation(**arguments):  # type: ignore[arg-type]
+            pass
+
+
+def test_one_string_is_no_list_of_endpoints() -> None:
+    with pytest.raises(TypeError, match="list"):
+        check_endpoints("http://etcd:2379")
+
+
+def test_the_end_of_a_prefix_is_the_next_one() -> None:
+    assert prefix_end(b"/app/") == b"/app0"
+    assert prefix_end(b"a\xff\xff") == b"b"
+    assert prefix_end(b"\xff") == b"\0"
+
+
+@asynccontextmanager
+async def server(answer: bytes) -> AsyncGenerator[str]:
+    """Somebody who answers every request with these bytes."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        try:
+            await stream.receive_some()
+            await stream.send_all(answer)
+        except trio.BrokenResourceError:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+def http(body: bytes, status: str = "200 OK", headers: Mapping[str, str] | None = None) -> bytes:
+    lines = {"Content-Length": str(len(body))} | dict(headers or {})
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+
+
+HOSTILE = {
+    "no HTTP": b"SSH-2.0-OpenSSH\r\n",
+    "nothing": b"",
+    "no JSON": http(b"<html>"),
+    "a list": http(b"[1]"),
+    "nested too deep": http(b"[" * 100_000),
+    "a string for a list": http(b'{"kvs": "many"}'),
+    "a list of strings": http(b'{"kvs": ["one"]}'),
+    "no base64": http(b'{"kvs": [{"key": "?"}]}'),
+    "no integer": http(b'{"header": {"revision": "x"}}'),
+    "an endless integer": http(b'{"header": {"revision": "%s"}}' % (b"9" * 10_000)),
+    "a number for a string": http(b'{"kvs": [{"key": 5}]}'),
+    "too much": http(b'{"x": "' + b"y" * 3_000_000 + b'"}'),
+    "half an answer": http(b"{}", headers={"Content-Length": "100"}),
+    "a failure in HTML": http(b"<html>Bad gateway", "502 Bad Gateway"),
+    "a failure in JSON": http(json.dumps({"error": "no leader", "code": 14}).encode(), "503 X"),
+}
+
+
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_nonsense_is_as_good_as_no_answer_and_names_who_said_it(answer: bytes) -> None:
+    async with server(answer) as url, open_etcd([url], attempt_timeout=5) as etcd:
+        with pytest.raises(UnreachableError, match=url), trio.fail_after(4):
+            await etcd.range(b"/app")
+
+
+async def test_a_server_that_is_silent_costs_one_attempt() -> None:
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_etcd([url], attempt_timeout=0.2) as etcd:
+            start = trio.current_time()
+            with pytest.raises(UnreachableError, match="no answer in time"):
+                await etcd.range(b"/app")
+            assert 0.2 <= trio.current_time() - start < 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_next_member_is_asked_when_one_makes_no_sense(etcd: Cluster) -> None:
+    async with (
+        server(HOSTILE["no HTTP"]) as broken,
+        open_etcd([broken, *etcd.endpoints], attempt_timeout=5) as client,
+    ):
+        assert (await client.range(b"/absent")).keys == ()
+
+
+async def test_a_watch_that_floods_is_ended() -> None:
+    line = json.dumps({"result": {"header": {"revision": "1"}}}).encode() + b"\n"
+    flood = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
+        b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [line * 100] * 10
+    )
+    async with server(flood) as url, open_etcd([url], attempt_timeout=5) as etcd:
+        with pytest.raises(UnreachableError, match="wait to be taken"):
+            async with etcd.watch(b"/app", from_revision=1):
+                await trio.sleep(5)
+
+
+async def test_a_compacted_past_ends_a_watch(etcd: Cluster) -> None:
+    for number in range(3):
+        etcd.put("/compacted", str(number))
+    header = etcd.call("kv/range", {"key": "eA=="})["header"]
+    assert isinstance(header, dict)
+    etcd.call("kv/compaction", {"revision": header["revision"]})
+    async with open_etcd(etcd.endpoints, attempt_timeout=5) as client:
+        with trio.fail_after(5):
+            async with client.watch(b"/compacted", from_revision=1) as events:
+                assert [event async for event in events] == []
+
+
+async def test_a_transaction_sent_twice_creates_once(etcd: Cluster) -> None:
+    """Its first answer may have been lost."""
+    async with open_etcd(etcd.endpoints, attempt_timeout=5) as client:
+        lease, granted = await client.grant(1)
+        assert granted >= 1
+        for _ in range(2):
+            await client.create(b"/twice", b"value", lease)
+        found = await client.range(b"/twice")
+        assert [kv.create_revision == kv.mod_revision for kv in found.keys] == [True]
+        await client.revoke(lease)
