@@ -13,8 +13,6 @@ from pathlib import Path
 import attrs
 import trio
 
-PROGRAM = Path(__file__).with_name("contender.py")
-
 
 @attrs.frozen
 class Interval:
@@ -29,8 +27,9 @@ class Interval:
 class Contenders:
     """The processes of one election, by name."""
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, program: Path, **settings: object) -> None:
         self._directory = directory
+        self._program = program
         self._settings = json.dumps(settings)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -38,7 +37,14 @@ class Contenders:
         record = self._directory / f"{who}.record"
         with (self._directory / f"{who}.log").open("ab") as log:
             self._processes[who] = subprocess.Popen(
-                [sys.executable, str(PROGRAM), str(record), mode, self._settings, *endpoints],
+                [
+                    sys.executable,
+                    str(self._program),
+                    str(record),
+                    mode,
+                    self._settings,
+                    *endpoints,
+                ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
@@ -91,8 +97,11 @@ class Contenders:
 
 
 @contextlib.contextmanager
-def contenders(directory: Path, **settings: object) -> Iterator[Contenders]:
-    group = Contenders(directory, **settings)
+def contenders(
+    directory: Path, *, program: str = "contender.py", **settings: object
+) -> Iterator[Contenders]:
+    """Run a program of this directory in many processes; the settings are its activation's."""
+    group = Contenders(directory, Path(__file__).with_name(program), **settings)
     try:
         yield group
     finally:

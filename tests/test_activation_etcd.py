@@ -201,3 +201,25 @@ async def test_hundreds_of_elections_among_processes_while_members_die(tmp_path:
     print(f"{len(elections)} elections, at most {max(gaps):.1f} s without one")  # noqa: T201
     assert len(elections) > 100
     assert {election.who for election in elections} == set(names)
+
+
+async def test_an_application_that_will_not_stop_is_killed_before_the_next_one_starts(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    """Its grace period of a minute notwithstanding: the lease's deadline counts."""
+    with contenders(
+        tmp_path, program="supervised_contender.py", name="/stubborn", ttl=3, stop_within=1.0
+    ) as group:
+        async with open_proxy(etcd.members[0].client_url) as proxy:
+            group.start("cut", [proxy.url])
+            first = await group.next_active()
+            group.start("well", etcd.endpoints)
+            await trio.sleep(1)
+            proxy.isolate()
+            cut = now()
+            second = await group.next_active(after=cut, but=first.who)
+
+            killed = next(each for each in group.judge() if each.who == first.who)
+            # It ran on after the deactivation, for its time to stop, and not longer.
+            assert 0 < second.start - killed.end < 1
+            assert second.start - cut < 3 + SLACK
