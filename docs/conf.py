@@ -17,6 +17,7 @@ extensions = [
     "sphinxcontrib_trio",
     "generated",
 ]
+exclude_patterns = ["_build", "benchmarks"]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -2,18 +2,26 @@
 
 `toml-keys`  a directive: every key of the configuration file, from its attrs classes
 `commands`   a directive: every command with its flags
+`benchmarks` a directive: the results of `nox -s bench` that are kept in docs/benchmarks
+`test`       a role: the name of a test, which has to exist
 docstrings   are in Google's style, except those below attributes, which are plain text
 """
 
 import re
 from collections.abc import Iterator
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.ext import napoleon
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+logger = logging.getLogger(__name__)
+
+TESTS = Path(__file__).parent.parent / "tests"
 
 
 class TomlKeys(SphinxDirective):
@@ -112,6 +120,35 @@ class Commands(SphinxDirective):
         return self.parse_text_to_nodes("\n\n".join(text), allow_section_headings=True)
 
 
+RESULTS = Path(__file__).parent / "benchmarks"
+HOW = "`nox -s bench -- --output docs/benchmarks`, on a machine that does nothing else,"
+
+
+class Benchmarks(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        report = RESULTS / "RESULTS.md"
+        if not report.exists():
+            text = f"{HOW} measures it beside its peers, and puts the report here."
+            return self.parse_text_to_nodes(text)
+        self.env.note_dependency(report)
+        _, _, text = report.read_text().partition("\n")
+        plot = "\n![The medians](/benchmarks/results.svg)\n"
+        text = f"## Beside its peers\n{text.replace('## ', '### ')}\n{plot}"
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Test(SphinxRole):
+    """A test's name as a sentence; that there is no such test is a warning, and so an error."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        file, _, name = self.text.partition("::")
+        path = TESTS / file
+        if not path.exists() or f"def {name}(" not in path.read_text():
+            logger.warning("there is no test %s", self.text, location=self.get_location())
+        sentence = name.removeprefix("test_").replace("_", " ")
+        return [nodes.emphasis("", sentence), nodes.Text(" "), nodes.literal("", file)], []
+
+
 _STYLE = napoleon.Config(napoleon_use_rtype=False)
 
 
@@ -124,6 +161,7 @@ def _read_docstring(  # what autodoc calls it with
 
 
 _HANDED_OUT = {"Process", "GenerationConfiguration", "CustomConfiguration", "FakeRun"}
+_HANDED_OUT |= {"FileActivation", "LeaseActivation"}
 """Classes that nobody makes by their constructor."""
 
 _GIVES = re.compile(
@@ -147,6 +185,8 @@ def _shorten_signature(  # what autodoc calls it with
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("toml-keys", TomlKeys)
     app.add_directive("commands", Commands)
+    app.add_directive("benchmarks", Benchmarks)
+    app.add_role("test", Test())
     app.connect("autodoc-process-docstring", _read_docstring)
     app.connect("autodoc-process-signature", _shorten_signature)
     return {"parallel_read_safe": True}

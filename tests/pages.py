@@ -70,5 +70,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def all_pages() -> list[Path]:
     """Every page of the documentation, and what GitHub shows."""
-    pages = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    pages = sorted(
+        page for page in DOCS.rglob("*.md") if not {"_build", "benchmarks"} & {*page.parts}
+    )
     return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *pages]

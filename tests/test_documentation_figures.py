@@ -1,0 +1,77 @@
+"""What pages show of the code without being made of it: drawings, tables, docstrings' examples."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+from pages import DOCS
+
+import trio_entrypoint
+from trio_entrypoint import ProcessState, testing
+from trio_entrypoint.cli.pages import Pages
+from trio_entrypoint.cli.protocol import COMMANDS, ErrorCode
+
+
+def test_every_state_is_drawn_and_explained() -> None:
+    states = {state.value for state in ProcessState}
+    drawing = (DOCS / "explanation/states.svg").read_text()
+    drawn = set(re.findall(r"<text x=[^>]*>([^<]+)</text>", drawing))
+    assert drawn == states
+    table = re.findall(r"^\| ([a-z ]+) \|", (DOCS / "explanation/states.md").read_text(), re.M)
+    assert states <= set(table)
+
+
+def test_the_control_protocol_is_told_completely() -> None:
+    page = (DOCS / "reference/control.md").read_text()
+    told = set(re.findall(r"`([a-z-]+)`", page))
+    assert set(COMMANDS) <= told
+    assert set(get_args(ErrorCode)) <= told
+
+
+def test_every_path_over_http_is_told() -> None:
+    paths = set(re.findall(r'case "(/[a-z]*)"', inspect.getsource(Pages.answer)))
+    assert paths
+    told = set(re.findall(r"^\| `(/[a-z]*)`", (DOCS / "reference/http.md").read_text(), re.M))
+    assert told == paths
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    aliases = {"ChangeAction", "ConfigurationEvent", "Hook", "Probe", "ProcessEvent"}
+    aliases |= {"RestartPolicy", "SignalTarget", "FENCING_TOKEN_VARIABLE", "GENERATION_VARIABLE"}
+    missing = [
+        name
+        for name in trio_entrypoint.__all__
+        if name not in aliases and not re.search(rf"[:.]{name}\b", reference)
+    ]
+    assert not missing
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Each example in a public docstring: whose, and its code."""
+    for module in (trio_entrypoint, testing):
+        for name in module.__all__:
+            value = getattr(module, name)
+            members = vars(value).items() if inspect.isclass(value) else ()
+            for owner, obj in [(name, value), *((f"{name}.{key}", each) for key, each in members)]:
+                doc = inspect.getdoc(obj) if callable(obj) else None
+                for text in re.findall(r"^Example::\n\n((?:(?: {4}.*)?\n?)+)", doc or "", re.M):
+                    yield owner, textwrap.dedent(text)
+
+
+@pytest.mark.parametrize(("owner", "code"), list(dict(examples()).items()), ids=dict(examples()))
+def test_an_example_in_a_docstring_is_python_by_names_that_exist(owner: str, code: str) -> None:
+    tree = compile(
+        code, owner, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+    )
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            continue
+        value = getattr(trio_entrypoint, call.func.id, getattr(testing, call.func.id, None))
+        if value is not None:
+            keywords = {keyword.arg: ... for keyword in call.keywords if keyword.arg}
+            inspect.signature(value).bind_partial(*call.args, **keywords)
