@@ -2,7 +2,7 @@
 
 import sys
 
-from trio_entrypoint.cli import main
+from trio_entrypoint.cli import program
 
 sys.argv[0] = "trio-entrypoint"
-sys.exit(main())
+program()
