@@ -31,7 +31,6 @@ toc_object_entries_show_parents = "hide"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
 
 html_theme = "furo"
@@ -42,3 +41,4 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 pygments_style = "default"
+smartquotes_action = "D"  # dashes only: quotes stay as they have to be typed

@@ -107,6 +107,7 @@ class Commands(SphinxDirective):
             usage = positional.get(command.positional, f" {command.positional}")
             options = " [OPTION…]" if command.flags else ""
             described = command.description or f"{command.help[:1].upper()}{command.help[1:]}."
+            described = re.sub(r"--[a-z]+", r"`\g<0>`", described)
             text += f"## {name}", f"`trio-entrypoint {name}{options}{usage}`", described
             if command.flags:
                 rows = ["| option | | key of the file |", "| --- | --- | --- |"]
@@ -164,22 +165,23 @@ _HANDED_OUT = {"Process", "GenerationConfiguration", "CustomConfiguration", "Fak
 _HANDED_OUT |= {"FileActivation", "LeaseActivation"}
 """Classes that nobody makes by their constructor."""
 
-_GIVES = re.compile(
-    r"(?:AsyncGenerator|AsyncIterator|AbstractAsyncContextManager)\[(.*?)(?:, .*)?\]$"
-)
+_GIVES = re.compile(r"(?:AsyncGenerator|AbstractAsyncContextManager)\[(.*?)(?:, .*)?\]$")
+_OUR_VALUE = re.compile(r"= ([A-Z]\w+)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
+"""A default that is a value of ours, such as a policy: it is told by its class."""
 
 
 def _shorten_signature(  # what autodoc calls it with
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str | None] | None:
+    if not signature or what not in ("class", "function", "method"):
+        return None
     if what == "class" and (
         issubclass(obj, Enum) or getattr(obj, "_is_protocol", False) or obj.__name__ in _HANDED_OUT
     ):
         return "", None
     # After `async with` stands what the block gets.
-    if what == "function" and returns and (gives := _GIVES.match(returns)):
-        return signature, gives[1]
-    return None
+    gives = _GIVES.search(returns or "")
+    return _OUR_VALUE.sub(r"= \1()", signature), gives[1] if gives else returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
