@@ -76,3 +76,10 @@ def bench(session: nox.Session) -> None:
     packages = nox.project.dependency_groups(PROJECT, "peers")
     session.run(str(peers / "bin" / "pip"), "install", "-q", *packages, external=True)
     session.run("python", "-m", "benchmarks", "--peers", str(peers / "bin"), *session.posargs)
+
+
+@nox.session
+def manual(session: nox.Session) -> None:
+    """Write the manual page anew from the command's own tables."""
+    install(session)
+    session.run("python", "man/generate.py")

@@ -1,6 +1,8 @@
 """The configuration file: merged, expanded, and every mistake told at once."""
 
+import tomllib
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import attrs
@@ -13,6 +15,7 @@ from trio_entrypoint.cli.checking import check
 from trio_entrypoint.cli.loading import load
 from trio_entrypoint.cli.mistakes import UsageError
 from trio_entrypoint.cli.printing import to_toml
+from trio_entrypoint.cli.schema import json_schema, key_descriptions, section_classes
 from trio_entrypoint.cli.settings import ServiceSettings, Settings
 from trio_entrypoint.cli.values import signal_number
 from trio_entrypoint.environment import Environment
@@ -106,6 +109,20 @@ tcp = "host:port"
         ("[service.web\n", "entrypoint.toml:1: not TOML: Expected ']'"),
         ("a = 1\na = 2\n", "entrypoint.toml:2: not TOML: Cannot overwrite a value"),
         (f"{MINIMAL}[http]\nlisten = 'nowhere'\n", 'entrypoint.toml:4: http.listen: "nowhere"'),
+        (
+            f"{MINIMAL}stdout = 'inherrit'\n",
+            '"inherrit" is neither a path with a slash nor one of',
+        ),
+        (f"{MINIMAL}confirm_within = 3\n", "service.web: confirm_within is about new config"),
+        (f"{MINIMAL}umask = '99'\n", "service.web.umask: expected mode bits in octal"),
+        (
+            f"{MINIMAL}configuration = {{ merged = [{{ file = '/x' }}], target = '/y' }}\n",
+            "service.web.configuration.merged[0]: file and name belong together",
+        ),
+        (
+            f"{MINIMAL}activation = {{ all = [{{ fil = 'x' }}] }}\n",
+            'service.web.activation.all[0].fil: unknown key; did you mean "file"?',
+        ),
         (f"{MINIMAL}[signals]\nSIGFOO = 'ignore'\n", 'signals: "SIGFOO" is not a signal'),
     ],
 )
@@ -113,6 +130,30 @@ def test_a_mistake_names_the_key_and_what_was_expected(
     tmp_path: Path, text: str, told: str
 ) -> None:
     assert any(told in line for line in mistakes(tmp_path, text)), mistakes(tmp_path, text)
+
+
+def test_the_example_is_right() -> None:
+    tree, sources = load("examples/entrypoint.toml", {})
+    assert list(check(Settings, tree, sources).service) == ["database", "web", "worker"]
+
+
+def test_the_example_and_what_is_printed_of_it_fit_the_schema(tmp_path: Path) -> None:
+    schema = json_schema()
+    validator = import_module("jsonschema").Draft202012Validator
+    validator.check_schema(schema)
+    tree, sources = load("examples/entrypoint.toml", {})
+    settings = check(Settings, tree, sources)
+    printed = tomllib.loads(to_toml(settings))
+    assert [error.message for error in validator(schema).iter_errors(printed)] == []
+    assert read(tmp_path, to_toml(settings)) == settings
+    printed["service"]["web"]["restrt"] = 1
+    assert len(list(validator(schema).iter_errors(printed))) == 1
+
+
+def test_every_key_is_explained() -> None:
+    for cls in section_classes(Settings):
+        missing = {field.name for field in attrs.fields(cls)} - set(key_descriptions(cls))
+        assert not missing, cls
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -5,24 +5,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from trio_entrypoint._linux.head_start import HeadStart
-from trio_entrypoint.cli.sections import (
-    HealthSettings,
-    HookSettings,
-    ReadinessSettings,
-    RestartSettings,
-)
 from trio_entrypoint.cli.settings import ServiceSettings
-from trio_entrypoint.cli.sources import (
-    ActivationSettings,
-    ConfigurationSettings,
-    EtcdSettings,
-    KubernetesSettings,
-)
 from trio_entrypoint.cli.values import Action, Words, address, signal_number
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import (
@@ -59,6 +47,22 @@ from trio_entrypoint.probes import (
 from trio_entrypoint.process import open_process, open_started
 from trio_entrypoint.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from trio_entrypoint.cli.sections import (
+        HealthSettings,
+        HookSettings,
+        ReadinessSettings,
+        RestartSettings,
+    )
+    from trio_entrypoint.cli.sources import (
+        ActivationSettings,
+        ConfigurationSettings,
+        EtcdSettings,
+        KubernetesSettings,
+        MergedSettings,
+    )
+    from trio_entrypoint.configuration.source import Source
+
 __all__ = ["action", "health", "hooks", "on_change", "open_supervisor", "readiness", "restart"]
 
 
@@ -86,12 +90,12 @@ async def open_supervisor(
             name=name,
             activation=activation,
             configuration=configuration,
-            restart=restart(settings.restart),
+            restart=Always() if settings.restart is None else restart(settings.restart),
             on_change=on_change(settings.on_change),
             readiness=None if settings.readiness is None else readiness(settings.readiness),
             health=None if settings.health is None else health(settings.health),
             confirm_within=settings.confirm_within,
-            hooks=hooks(settings.hooks),
+            hooks=Hooks() if settings.hooks is None else hooks(settings.hooks),
         )
 
 
@@ -162,7 +166,7 @@ def _output(value: str | LogFile | LogLines) -> Output:
 
 
 @asynccontextmanager
-async def _open_activation(settings: ActivationSettings) -> AsyncGenerator[ActivationHandler]:
+async def _open_activation(settings: "ActivationSettings") -> AsyncGenerator[ActivationHandler]:
     async with AsyncExitStack() as stack:
         if settings.file is not None:
             from trio_entrypoint.activation.file import open_file_activation
@@ -186,7 +190,7 @@ async def _open_activation(settings: ActivationSettings) -> AsyncGenerator[Activ
             yield await stack.enter_async_context(combine(*handlers))
 
 
-def _open_etcd(settings: EtcdSettings) -> AbstractAsyncContextManager[ActivationHandler]:
+def _open_etcd(settings: "EtcdSettings") -> AbstractAsyncContextManager[ActivationHandler]:
     from trio_entrypoint._remote.etcd import EtcdAuth
     from trio_entrypoint._remote.http import Tls
     from trio_entrypoint.activation.etcd import open_etcd_activation
@@ -206,7 +210,7 @@ def _open_etcd(settings: EtcdSettings) -> AbstractAsyncContextManager[Activation
 
 
 def _open_kubernetes(
-    settings: KubernetesSettings,
+    settings: "KubernetesSettings",
 ) -> AbstractAsyncContextManager[ActivationHandler]:
     from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
 
@@ -214,7 +218,7 @@ def _open_kubernetes(
 
 
 def _open_configuration(
-    settings: ConfigurationSettings,
+    settings: "ConfigurationSettings",
 ) -> AbstractAsyncContextManager[ConfigurationHandler[UpdateResult]]:
     from trio_entrypoint.configuration.validation import ValidateCommand
 
@@ -238,6 +242,11 @@ def _open_configuration(
         from trio_entrypoint.configuration.tar import open_tar_configuration
 
         return open_tar_configuration(settings.tar, settings.target, validate=validate, **options)
+    if settings.merged is not None:
+        from trio_entrypoint.configuration.merged import open_merged_configuration
+
+        sources = [_source(source) for source in settings.merged]
+        return open_merged_configuration(sources, settings.target, validate=validate, **options)
     from trio_entrypoint.configuration.directory import open_directory_configuration
 
     assert settings.directory is not None
@@ -246,7 +255,22 @@ def _open_configuration(
     )
 
 
-def restart(settings: RestartSettings) -> RestartPolicy:
+def _source(settings: "MergedSettings") -> "Source":
+    from trio_entrypoint.configuration.directory import DirectorySource
+    from trio_entrypoint.configuration.file import FileSource
+    from trio_entrypoint.configuration.tar import TarSource
+
+    if settings.tar is not None:
+        return TarSource(settings.tar)
+    if settings.directory is not None:
+        return DirectorySource(settings.directory)
+    assert settings.file is not None
+    assert settings.name is not None
+    mode = None if settings.mode is None else int(settings.mode, 8)
+    return FileSource(settings.file, settings.name, mode=mode)
+
+
+def restart(settings: "RestartSettings") -> RestartPolicy:
     """Make a restart policy."""
     match settings.policy:
         case "always":
@@ -281,7 +305,7 @@ def on_change(value: Action | Mapping[str, Action]) -> OnChange:
     return action(value)
 
 
-def readiness(settings: ReadinessSettings) -> Readiness:
+def readiness(settings: "ReadinessSettings") -> Readiness:
     """Make the rule of readiness."""
     return Readiness(
         _probe(settings, settings.descriptor),
@@ -292,7 +316,7 @@ def readiness(settings: ReadinessSettings) -> Readiness:
     )
 
 
-def health(settings: HealthSettings) -> Health:
+def health(settings: "HealthSettings") -> Health:
     """Make the rule of health."""
     return Health(
         _probe(settings, None),
@@ -304,17 +328,17 @@ def health(settings: HealthSettings) -> Health:
     )
 
 
-def hooks(settings: HookSettings) -> Hooks:
+def hooks(settings: "HookSettings") -> Hooks:
     """Make the hooks."""
     lists = {
         field.name: [_command(words, settings.timeout) for words in getattr(settings, field.name)]
-        for field in attrs.fields(HookSettings)
+        for field in attrs.fields(type(settings))
         if field.name != "timeout"
     }
     return Hooks(timeout=settings.timeout, **lists)
 
 
-def _probe(settings: ReadinessSettings | HealthSettings, descriptor: int | None) -> Probe:
+def _probe(settings: "ReadinessSettings | HealthSettings", descriptor: int | None) -> Probe:
     if settings.http is not None:
         return HttpProbe(settings.http)
     if settings.tcp is not None:

@@ -10,10 +10,11 @@ validators are the file's rules.
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
+from trio_entrypoint.cli.hints import type_hints
 from trio_entrypoint.cli.loading import Expanded, Source, Unknown
 from trio_entrypoint.cli.mistakes import KeyPath, Mistake, UsageError, did_you_mean
 
@@ -62,7 +63,7 @@ class _Checker:
         if not isinstance(value, Mapping):
             return self.wrong(path, f"expected a table, not {_describe(value)}")
         tree = cast("Mapping[str, object]", value)
-        hints = get_type_hints(cls)
+        hints = type_hints(cls)
         fields = {field.alias or field.name: field for field in attrs.fields(cls) if field.init}
         wrong = False
         for key in tree:

@@ -114,6 +114,9 @@ RUN_FLAGS = (
         "service.*.stop_scope",
         choices=("main", "group"),
     ),
+    Flag("--user", "run the application as this user", "service.*.user", "USER"),
+    Flag("--group", "run the application in this group", "service.*.group", "GROUP"),
+    Flag("--cwd", "run the application in this directory", "service.*.cwd", "PATH"),
     Flag(
         "--env",
         "set a variable of the application's environment; may be repeated",

@@ -13,7 +13,7 @@ from trio_entrypoint.cli.mistakes import Mistake, UsageError
 from trio_entrypoint.cli.settings import ServiceSettings, Settings
 from trio_entrypoint.commands import Command
 
-__all__ = ["check_file"]
+__all__ = ["check_file", "unknown_people"]
 
 
 def check_file(file: str) -> int:
@@ -28,7 +28,7 @@ def check_file(file: str) -> int:
         mistake
         for name, service in settings.service.items()
         for mistake in _missing(name, service)
-    ]
+    ] + list(unknown_people(settings))
     if mistakes:
         raise UsageError([mistake._replace(file=file) for mistake in mistakes])
     count = len(settings.service)
@@ -54,6 +54,23 @@ def _missing(name: str, service: ServiceSettings) -> Iterator[Mistake]:
             find_program(os.fsencode(words[0]), environment)
         except OSError as error:
             yield Mistake(("service", name, *keys), f"{error.strerror}: {words[0]}")
+
+
+def unknown_people(settings: Settings) -> Iterator[Mistake]:
+    """Find users and groups that this machine does not know."""
+    import grp
+    import pwd
+
+    for name, service in settings.service.items():
+        groups = [("group", service.group)]
+        groups += [("extra_groups", group) for group in service.extra_groups or ()]
+        for key, person in (("user", service.user), *groups):
+            if isinstance(person, str) and not person.isdecimal():
+                kind = "user" if key == "user" else "group"
+                try:
+                    pwd.getpwnam(person) if kind == "user" else grp.getgrnam(person)
+                except KeyError:
+                    yield Mistake(("service", name, key), f'there is no {kind} "{person}"')
 
 
 def _commands(service: ServiceSettings) -> Iterator[tuple[tuple[str | int, ...], tuple[str, ...]]]:

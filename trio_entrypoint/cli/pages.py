@@ -21,7 +21,7 @@ import trio
 from trio_entrypoint.cli.http import Response, Write, open_http
 from trio_entrypoint.cli.metrics import Metrics
 from trio_entrypoint.cli.observing import Fleet
-from trio_entrypoint.cli.settings import HttpSettings
+from trio_entrypoint.cli.sections import HttpSettings
 from trio_entrypoint.cli.values import address
 from trio_entrypoint.states import ProcessState
 

@@ -56,7 +56,7 @@ def _value(value: object) -> str:
             return f"[{', '.join(map(_value, cast('list[object]', value)))}]"
         case dict():
             pairs = cast("dict[str, object]", value).items()
-            inner = [f"{_key(key)} = {_value(item)}" for key, item in pairs]
+            inner = [f"{_key(key)} = {_value(item)}" for key, item in pairs if item is not None]
             return f"{{ {', '.join(inner)} }}"
         case _:
             return str(value)

@@ -30,6 +30,11 @@ def run(
 
         sys.stdout.write(to_toml(settings))
         return 0
+    if any(one.user or one.group or one.extra_groups for one in settings.service.values()):
+        from trio_entrypoint.cli.inspecting import unknown_people
+
+        if mistakes := list(unknown_people(settings)):
+            raise UsageError(mistakes)
     return _serve(settings, started)
 
 
@@ -45,7 +50,10 @@ def _serve(settings: Settings, started: HeadStart | None) -> int:
         except* OSError as errors:
             raise _CannotRunError(_first(errors)) from None
 
-    run_entrypoint(main, init=settings.init)
+    options: dict[str, Any] = {}
+    if settings.termination_message is not None:
+        options["termination_message"] = settings.termination_message
+    run_entrypoint(main, init=settings.init, **options)
 
 
 class _CannotRunError(Exception):

@@ -11,10 +11,11 @@ import sys
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from trio_entrypoint.cli.hints import type_hints
 from trio_entrypoint.cli.settings import Settings
 
 __all__ = ["json_schema", "key_descriptions", "print_schema", "section_classes"]
@@ -39,7 +40,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _table(cls: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = type_hints(cls)
     descriptions = key_descriptions(cls)
     properties: dict[str, Any] = {}
     for field in attrs.fields(cls):
@@ -95,7 +96,7 @@ def key_descriptions(cls: type[Any]) -> Mapping[str, str]:
 def section_classes(cls: type[Any]) -> list[type[Any]]:
     """Give a class of the file and all classes within it, in the order of the file."""
     found: dict[type[Any], None] = {cls: None}
-    for hint in get_type_hints(cls).values():
+    for hint in type_hints(cls).values():
         for inner in _mentioned(hint):
             if inner not in found:
                 found |= dict.fromkeys(section_classes(inner))

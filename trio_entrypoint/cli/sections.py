@@ -1,4 +1,4 @@
-"""The sections of a service that say how it is kept running: restarts, probes, hooks."""
+"""Sections of the file: how a service is kept running, and how it can be looked at."""
 
 from typing import Literal
 
@@ -9,7 +9,14 @@ from trio_entrypoint.cli.values import Action, Words, exactly_one, is_action, is
 from trio_entrypoint.commands import Command
 from trio_entrypoint.policies import Backoff, Health, Hooks, Limit, Readiness
 
-__all__ = ["HealthSettings", "HookSettings", "ReadinessSettings", "RestartSettings"]
+__all__ = [
+    "ControlSettings",
+    "HealthSettings",
+    "HookSettings",
+    "HttpSettings",
+    "ReadinessSettings",
+    "RestartSettings",
+]
 
 _BACKOFF = Backoff()
 
@@ -131,3 +138,23 @@ class HookSettings:
 
     timeout: float = like(Hooks, "timeout")
     """Seconds that a command without a `timeout` of its own may take."""
+
+
+@attrs.frozen(kw_only=True)
+class ControlSettings:
+    """The control socket, for `trio-entrypoint status` and its kin."""
+
+    socket: str = "/run/trio-entrypoint.sock"
+    """Where it is made, with mode 0600."""
+
+
+@attrs.frozen(kw_only=True)
+class HttpSettings:
+    """Health, metrics and a page over HTTP; needs `trio-entrypoint[http]`."""
+
+    listen: str = attrs.field(default=":8080", validator=is_address)
+    """`host:port`, or `:port` for all addresses."""
+
+    ready: Literal["active", "always"] = "active"
+    """What `/readyz` says while this entrypoint is inactive: not ready, or ready (`always`) as
+    long as nothing is wrong."""

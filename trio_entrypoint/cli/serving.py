@@ -8,6 +8,7 @@ forward_signals
 run_service, for each service     its supervisor, and what it tells
 """
 
+import gc
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -43,6 +44,8 @@ async def serve(settings: Settings, started: HeadStart | None = None) -> ExitSta
     Raises:
         OSError: A handler, a socket or a program cannot be opened; nothing is left running.
     """
+    gc.freeze()
+    gc.enable()
     fleet = Fleet()
     async with AsyncExitStack() as stack:
         log = open_log(settings.log.level, settings.log.format, fleet.log)

@@ -8,38 +8,55 @@ the JSON Schema and in the manual.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 from attrs.validators import and_, ge, gt, le, optional
 
 from trio_entrypoint.cli.logs import LogFormat, LogLevel
 from trio_entrypoint.cli.mistakes import did_you_mean
-from trio_entrypoint.cli.sections import (
-    HealthSettings,
-    HookSettings,
-    ReadinessSettings,
-    RestartSettings,
-)
-from trio_entrypoint.cli.sources import ActivationSettings, ConfigurationSettings
 from trio_entrypoint.cli.values import (
     Action,
     Words,
     are_actions,
     are_signals,
-    is_address,
     is_command,
+    is_error_output,
+    is_input,
     is_mode,
+    is_output,
     is_signal,
 )
 from trio_entrypoint.environment import Environment
 from trio_entrypoint.output import LogFile, LogLines
 
-__all__ = ["ControlSettings", "HttpSettings", "LogSettings", "ServiceSettings", "Settings"]
+if TYPE_CHECKING:
+    from trio_entrypoint.cli.sections import (
+        ControlSettings,
+        HealthSettings,
+        HookSettings,
+        HttpSettings,
+        ReadinessSettings,
+        RestartSettings,
+    )
+    from trio_entrypoint.cli.sources import ActivationSettings, ConfigurationSettings
+
+__all__ = ["LogSettings", "ServiceSettings", "Settings"]
+
+# Each class costs start-up time, so a section's class is made when the file has the section:
+# `hints.type_hints` finds it here.
+LAZY = {
+    "ActivationSettings": "trio_entrypoint.cli.sources",
+    "ConfigurationSettings": "trio_entrypoint.cli.sources",
+    "ControlSettings": "trio_entrypoint.cli.sections",
+    "HttpSettings": "trio_entrypoint.cli.sections",
+    "HealthSettings": "trio_entrypoint.cli.sections",
+    "HookSettings": "trio_entrypoint.cli.sections",
+    "ReadinessSettings": "trio_entrypoint.cli.sections",
+    "RestartSettings": "trio_entrypoint.cli.sections",
+}
 
 _ENVIRONMENT = Environment()
-_RESTART = RestartSettings()
-_HOOKS = HookSettings()
 
 LimitValue = int | Literal["unlimited"]
 
@@ -69,13 +86,13 @@ class ServiceSettings:
     cwd: str | None = None
     """The working directory; a relative command counts from it."""
 
-    stdin: str = "null"
+    stdin: str = attrs.field(default="null", validator=is_input)
     """"null", "inherit", or the path of a file to read."""
 
-    stdout: str | LogFile | LogLines = "inherit"
+    stdout: str | LogFile | LogLines = attrs.field(default="inherit", validator=is_output)
     """"inherit", "null", "lines" (in the entrypoint's log), or a file with rotation."""
 
-    stderr: str | LogFile | LogLines = "inherit"
+    stderr: str | LogFile | LogLines = attrs.field(default="inherit", validator=is_error_output)
     """Like `stdout`, or "stdout"."""
 
     terminal: bool = False
@@ -110,13 +127,13 @@ class ServiceSettings:
     no_new_privileges: bool = False
     """Set-user-ID programs and file capabilities have no effect."""
 
-    restart: RestartSettings = _RESTART
-    """What happens when it ends by itself."""
+    restart: "RestartSettings | None" = None
+    """What happens when it ends by itself; without this table, it is started again."""
 
-    activation: ActivationSettings | None = None
+    activation: "ActivationSettings | None" = None
     """When it runs; without this table, always."""
 
-    configuration: ConfigurationSettings | None = None
+    configuration: "ConfigurationSettings | None" = None
     """What it is configured by; without this table, nothing is waited for."""
 
     on_change: Action | Mapping[str, Action] = attrs.field(
@@ -129,14 +146,18 @@ class ServiceSettings:
     confirm_within: float | None = attrs.field(default=None, validator=optional(gt(0)))
     """Seconds in which a new configuration has to prove itself, or it is rolled back."""
 
-    readiness: ReadinessSettings | None = None
+    readiness: "ReadinessSettings | None" = None
     """When it counts as ready; without this table, as soon as it runs."""
 
-    health: HealthSettings | None = None
+    health: "HealthSettings | None" = None
     """When it counts as unhealthy."""
 
-    hooks: HookSettings = _HOOKS
+    hooks: "HookSettings | None" = None
     """Commands around each run."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.confirm_within is not None and self.configuration is None:
+            raise ValueError("confirm_within is about new configurations, and there is none")
 
 
 @attrs.frozen(kw_only=True)
@@ -148,26 +169,6 @@ class LogSettings:
 
     format: LogFormat = "auto"
     """Columns, or JSON lines; `auto` is columns on a terminal and JSON lines otherwise."""
-
-
-@attrs.frozen(kw_only=True)
-class ControlSettings:
-    """The control socket, for `trio-entrypoint status` and its kin."""
-
-    socket: str = "/run/trio-entrypoint.sock"
-    """Where it is made, with mode 0600."""
-
-
-@attrs.frozen(kw_only=True)
-class HttpSettings:
-    """Health, metrics and a page over HTTP; needs `trio-entrypoint[http]`."""
-
-    listen: str = attrs.field(default=":8080", validator=is_address)
-    """`host:port`, or `:port` for all addresses."""
-
-    ready: Literal["active", "always"] = "active"
-    """What `/readyz` says while this entrypoint is inactive: not ready, or ready (`always`) as
-    long as nothing is wrong."""
 
 
 @attrs.frozen(kw_only=True)
@@ -183,6 +184,9 @@ class Settings:
     init: bool | None = None
     """Act as init: adopt and reap orphans. By default when this is process 1."""
 
+    termination_message: str | None = None
+    """A file that gets the reason when the status is not 0, such as `/dev/termination-log`."""
+
     signals: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=are_signals)
     """What a signal to the entrypoint does: "forward", "ignore", "reload", or the name of the
     signal that the applications get instead."""
@@ -190,10 +194,10 @@ class Settings:
     log: LogSettings = LogSettings()
     """The entrypoint's own log."""
 
-    control: ControlSettings | None = None
+    control: "ControlSettings | None" = None
     """The control socket; without this table there is none."""
 
-    http: HttpSettings | None = None
+    http: "HttpSettings | None" = None
     """Health, metrics and a page over HTTP; without this table there are none."""
 
     def __attrs_post_init__(self) -> None:

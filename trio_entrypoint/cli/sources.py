@@ -13,6 +13,7 @@ __all__ = [
     "ConfigurationSettings",
     "EtcdSettings",
     "KubernetesSettings",
+    "MergedSettings",
     "TlsSettings",
 ]
 
@@ -121,7 +122,32 @@ class ActivationSettings:
             raise ValueError("there has to be something to combine")
 
 
-SOURCES = ("file", "tar", "directory")
+@attrs.frozen(kw_only=True)
+class MergedSettings:
+    """One of several sources: exactly one of the first three keys."""
+
+    tar: str | None = None
+    """An archive."""
+
+    directory: str | None = None
+    """A directory."""
+
+    file: str | None = None
+    """A file, which gets a `name` in the target."""
+
+    name: str | None = None
+    """The path of the file in the target."""
+
+    mode: str | None = attrs.field(default=None, validator=optional(is_mode))
+    """The permission bits of the file, in octal; by default the source's."""
+
+    def __attrs_post_init__(self) -> None:
+        exactly_one(self, ("tar", "directory", "file"))
+        if (self.file is None) != (self.name is None):
+            raise ValueError("file and name belong together")
+
+
+SOURCES = ("file", "tar", "directory", "merged")
 
 
 @attrs.frozen(kw_only=True)
@@ -136,6 +162,10 @@ class ConfigurationSettings:
 
     directory: str | None = None
     """A directory, such as a mounted ConfigMap, that is copied as the directory `target`."""
+
+    merged: tuple[MergedSettings, ...] | None = None
+    """Several archives, directories and files in one directory `target`; of the same path the
+    later one wins."""
 
     target: str = attrs.field(validator=min_len(1))
     """Where the application reads it."""
@@ -171,6 +201,8 @@ class ConfigurationSettings:
 
     def __attrs_post_init__(self) -> None:
         exactly_one(self, SOURCES)
+        if self.merged == ():
+            raise ValueError("there has to be something to merge")
         if self.file is None and self.mode is not None:
             raise ValueError("mode is for a file")
         if self.file is not None:

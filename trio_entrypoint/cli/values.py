@@ -18,7 +18,10 @@ __all__ = [
     "is_action",
     "is_address",
     "is_command",
+    "is_error_output",
+    "is_input",
     "is_mode",
+    "is_output",
     "is_signal",
     "like",
     "signal_number",
@@ -74,6 +77,30 @@ def is_command(_instance: object, _attribute: object, value: Words) -> None:
 def is_signal(_instance: object, _attribute: object, value: str | int) -> None:
     """Check the name or number of a signal, as a validator of attrs."""
     signal_number(value)
+
+
+def is_input(_instance: object, _attribute: object, value: str) -> None:
+    """Check where input comes from, as a validator of attrs."""
+    _is_stream(value, ("null", "inherit"))
+
+
+def is_output(_instance: object, _attribute: object, value: object) -> None:
+    """Check where output goes to, as a validator of attrs."""
+    if isinstance(value, str):
+        _is_stream(value, ("null", "inherit", "lines"))
+
+
+def is_error_output(_instance: object, _attribute: object, value: object) -> None:
+    """Check where standard error goes to, as a validator of attrs."""
+    if isinstance(value, str):
+        _is_stream(value, ("null", "inherit", "lines", "stdout"))
+
+
+def _is_stream(value: str, words: tuple[str, ...]) -> None:
+    # A misspelt word must not become the name of a file.
+    if value not in words and "/" not in value:
+        known = ", ".join(f'"{word}"' for word in words)
+        raise ValueError(f'"{value}" is neither a path with a slash nor one of {known}')
 
 
 def is_mode(_instance: object, _attribute: object, value: str) -> None:
