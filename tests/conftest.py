@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+from configmap import ConfigMap
 from etcd_cluster import Cluster, running_cluster
 
 
@@ -25,3 +27,11 @@ def etcd() -> Iterator[Cluster]:
     """A cluster of three that tests share: nobody stops its members."""
     with running_cluster(3) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def configmap(tmp_path: Path) -> ConfigMap:
+    """A mounted ConfigMap, empty yet."""
+    directory = tmp_path / "volume"
+    directory.mkdir()
+    return ConfigMap(directory)

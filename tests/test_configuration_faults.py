@@ -217,8 +217,8 @@ class World:
         assert not list(store.rglob("*.new"))
         assert all((number / "manifest").exists() for number in numbers)
         whole = [number for number in numbers if (number / "tree").exists()]
-        assert len(whole) <= 2
-        assert len(numbers) <= 3
+        assert len(whole) <= 3  # in place, kept, and replaced only now
+        assert len(numbers) <= 4
         beside = {path.name for path in self.directory.iterdir()}
         assert beside <= {"source", "target", ".target.generations"}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from configmap import ConfigMap
 
 from trio_entrypoint._linux import dispatch
 from trio_entrypoint._linux.inotify import Inotify
@@ -179,40 +180,6 @@ async def test_an_ancestor_that_is_replaced_by_another_is_followed(tmp_path: Pat
         # And what is watched from now on is the new one.
         move_into_place(tmp_path / "now" / "sub" / "file", "newer")
         assert await report(watch)
-
-
-class ConfigMap:
-    """A volume as the kubelet writes it, step by step (pkg/volume/util/atomic_writer.go)."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._number = 0
-        self._current: Path | None = None
-
-    def write(self, **files: str) -> None:
-        self._number += 1
-        payload = self.directory / f"..2026_11_24_{self._number}"
-        payload.mkdir()
-        for name, contents in files.items():
-            (payload / name).write_text(contents)
-        link = self.directory / "..data_tmp"
-        link.symlink_to(payload.name)
-        link.rename(self.directory / "..data")
-        for name in files:
-            if not (self.directory / name).is_symlink():
-                (self.directory / name).symlink_to(f"..data/{name}")
-        if self._current is not None:
-            for path in self._current.iterdir():
-                path.unlink()
-            self._current.rmdir()
-        self._current = payload
-
-
-@pytest.fixture
-def configmap(tmp_path: Path) -> ConfigMap:
-    directory = tmp_path / "volume"
-    directory.mkdir()
-    return ConfigMap(directory)
 
 
 async def test_a_configmap_swap_is_reported_though_the_name_never_changes(

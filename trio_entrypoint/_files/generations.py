@@ -30,6 +30,7 @@ and there is no second record that could disagree.
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias, final
@@ -42,6 +43,12 @@ from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
 from trio_entrypoint._linux.syscalls import sync_file_system
 
 _TRIAL, _REFUSED = "trial", "refused"
+LINGER = 1.0
+"""Seconds for which a generation is complete after it was replaced, however many follow.
+
+Who opened it before has that long to read it; a process that was started with it has for ever.
+"""
+
 NOTHING = 0
 """The number of the empty directory that was at the target before the first generation."""
 
@@ -95,6 +102,7 @@ class Store:
         self._keep = keep
         self._share = share
         self._lock = _lock(pointer)
+        self._replaced: dict[int, float] = {}
         self.current: Sealed | None = None
         self.on_trial = False
         self.refused: dict[str, str] = {}
@@ -236,6 +244,8 @@ class Store:
         except OSError:
             self._tidy()
             raise
+        if self.current is not None:
+            self._replaced[self.current.number] = time.monotonic()
         self.current = to
         self._tidy()
 
@@ -316,16 +326,20 @@ class Store:
     # --- collection -----------------------------------------------------------------------
 
     def unwanted(self, held: Collection[int]) -> "list[Unwanted]":
-        """What is neither in place, nor kept, nor held.
+        """What is neither in place, nor kept, nor held, nor was so a moment ago.
 
         Args:
             held: Numbers of generations that processes were started with, or that are staged.
         """
         shown = self._pointer.read()
+        oldest = time.monotonic() - LINGER
+        self._replaced = {
+            number: since for number, since in self._replaced.items() if since > oldest
+        }
         trusted = 0
         unwanted: list[Unwanted] = []
         for number in sorted(self._numbers(), reverse=True):
-            if number in held or number == shown:
+            if number in held or number in self._replaced or number == shown:
                 continue
             newer = self.current is None or number > self.current.number
             if self._mark(number, _REFUSED) is not None and self._digest(number) is not None:
@@ -338,6 +352,11 @@ class Store:
                 continue
             unwanted.append(Unwanted(number, whole=True))
         return unwanted
+
+    @property
+    def lingering(self) -> bool:
+        """Whether something will be unwanted that is not yet, for the sake of its readers."""
+        return bool(self._replaced)
 
     def remove_unwanted(self, unwanted: Iterable[Unwanted]) -> None:
         """Remove what `unwanted` said. This may take its time, the rest goes on meanwhile."""

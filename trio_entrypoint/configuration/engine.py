@@ -21,7 +21,7 @@ import trio
 
 from trio_entrypoint._channels import NewestChannel
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
-from trio_entrypoint._files.generations import NoGenerationError, Sealed, Store
+from trio_entrypoint._files.generations import LINGER, NoGenerationError, Sealed, Store
 from trio_entrypoint._files.manifest import Difference, difference
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
@@ -192,7 +192,8 @@ class GenerationConfiguration:
     async def collect(self) -> None:
         """Remove what is not needed any more, whenever there may be something, for ever."""
         while True:
-            await self._collectable.wait()
+            with trio.move_on_after(LINGER if self._store.lingering else math.inf):
+                await self._collectable.wait()
             self._collectable = trio.Event()
             try:
                 # Decided here, so that what is staged or put in place meanwhile is safe.

@@ -1,0 +1,140 @@
+"""Readers, the event loop, memory: what goes on beside an update is not disturbed by it."""
+
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from configurations import archive, contents, move_into_place
+
+from trio_entrypoint import SourceError, open_tar_configuration
+from trio_entrypoint._files.opening import Layout
+
+THOROUGH = os.environ.get("TRIO_ENTRYPOINT_TESTS") == "thorough"
+
+
+@pytest.mark.parametrize("layout", ["symlink", "inside"])
+async def test_no_reader_that_opens_the_target_once_ever_sees_a_torn_snapshot(
+    tmp_path: Path, layout: Layout
+) -> None:
+    source, target = tmp_path / "c.tar", tmp_path / "app"
+    swaps, files = 2000 if THOROUGH else 150, 20
+    shown = target if layout == "symlink" else target / "..data"
+    script = Path(__file__).with_name("snapshot_reader.py")
+    readers = [
+        subprocess.Popen(
+            [sys.executable, script, shown, str(files)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    try:
+        async with open_tar_configuration(source, target, layout=layout) as configuration:
+            for swap in range(swaps):
+                text = f"generation {swap}"
+                move_into_place(source, archive({f"f{n}": text for n in range(files)}))
+                assert (await configuration.update()).error is None
+                if swap % 3 == 2:
+                    assert (await configuration.rollback()).error is None
+                await trio.sleep(0.002)
+    finally:
+        outputs = [reader.communicate(b"\n", timeout=30)[0] for reader in readers]
+    taken, torn = (sum(int(output.split()[i]) for output in outputs) for i in (0, 1))
+    assert torn == 0, f"{torn} of {taken} snapshots torn"
+    assert taken > 500
+
+
+async def test_the_event_loop_goes_on_during_an_update_of_thousands_of_files(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "c.tar", tmp_path / "app"
+    late: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = time.perf_counter()
+            await trio.sleep(0.001)
+            late.append(time.perf_counter() - before - 0.001)
+
+    async with open_tar_configuration(source, target) as configuration:
+        for number in range(5):
+            move_into_place(
+                source, archive({f"d{n % 20}/f{n}": str(n + number) for n in range(2000)})
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(beat)
+                result = await configuration.update()
+                nursery.cancel_scope.cancel()
+            assert result.error is None
+            assert len(result.changed) >= 2000
+    # The machine may take the CPU away now and then; an update that blocks does it always.
+    late.sort()
+    assert late[len(late) * 95 // 100] < 0.010
+    assert len(late) > 20
+
+
+async def test_cancelling_an_update_is_prompt_and_leaves_the_old_configuration(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "c.tar", tmp_path / "app"
+    source.write_bytes(archive({"a": "old"}))
+    async with open_tar_configuration(source, target) as configuration:
+        await configuration.update()
+        move_into_place(source, archive({f"f{n}": "new" for n in range(20_000)}))
+        with trio.move_on_after(0.05) as scope:
+            await configuration.update()
+        assert scope.cancelled_caught
+        assert contents(target) == {"a": "old"}
+        assert os.listdir(tmp_path / ".app.generations") == ["1"]
+        move_into_place(source, archive({"a": "newer"}))
+        assert (await configuration.update()).error is None
+
+
+def bomb(path: Path) -> None:
+    """A small archive of a file of 200 MiB and another of 10 GiB, all zeros."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for size in (200 * 1024 * 1024, 10 * 1024**3):
+            member = tarfile.TarInfo(f"zeros-{size}")
+            member.size = size
+            file.write(member.tobuf())
+            for _ in range(200):
+                file.write(bytes(1024 * 1024))
+
+
+def test_memory_is_flat_whatever_an_archive_unpacks_to(tmp_path: Path) -> None:
+    bomb(tmp_path / "c.tar")
+    assert (tmp_path / "c.tar").stat().st_size < 3_000_000
+    program = """if True:
+        import resource, trio
+        from trio_entrypoint import open_tar_configuration
+        async def main():
+            async with open_tar_configuration("c.tar", "app") as c:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                result = await c.update()
+                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+                print(result.error)
+        trio.run(main)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    kibibytes, error = run.stdout.splitlines()
+    assert "more than 268435456 bytes in all" in error
+    assert int(kibibytes) < 16 * 1024
+    assert not (tmp_path / "app").exists()
+
+
+async def test_a_bomb_is_refused_with_nothing_left(tmp_path: Path) -> None:
+    source, target = tmp_path / "c.tar", tmp_path / "app"
+    source.write_bytes(gzip.compress(archive({"zeros": bytes(2_000_000)})))
+    async with open_tar_configuration(source, target, max_size=1_000_000) as configuration:
+        result = await configuration.update()
+        assert isinstance(result.error, SourceError)
+        assert "max_size" in str(result.error)
+        assert os.listdir(tmp_path / ".app.generations") == []
