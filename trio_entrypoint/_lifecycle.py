@@ -82,14 +82,14 @@ class Lifecycle:
         """Once asked to, make everything end, within bounds."""
         with trio.CancelScope(shield=True):
             await self.stop_asked.wait()
-            await self._stop_politely()
-            with trio.move_on_after(KILL_TIMEOUT):
-                await self._tree.killed()
-            self.survivors = [member.pid for member in self._tree.members()]
-            if self.survivors:
-                self._watching.cancel()
-            else:
-                await self.ended.wait()
+            if not (self._is_over() or await self._stop_politely()):
+                with trio.move_on_after(KILL_TIMEOUT):
+                    await self._tree.killed()
+                self.survivors = [member.pid for member in self._tree.members()]
+                if self.survivors:
+                    self._watching.cancel()
+                else:
+                    await self.ended.wait()
             self.gone.set()
 
     def close(self) -> None:
@@ -111,7 +111,13 @@ class Lifecycle:
         self._send.send_nowait(ProcessEnded(self._status))
         self.ended.set()
 
-    async def _stop_politely(self) -> None:
+    def _is_over(self) -> bool:
+        """Whether the process ended by itself, and left nobody behind."""
+        return self.status is not None and not self._tree.members()
+
+    async def _stop_politely(self) -> bool:
+        """Ask everything to end, within the grace period; return whether nothing is left."""
+        gone = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cut_short, nursery.cancel_scope)
             with trio.move_on_after(self._stop.grace_period):
@@ -122,7 +128,9 @@ class Lifecycle:
                 await self.ended.wait()
                 self._tree.signal_others(self._stop.signal)
                 await self._tree.gone()
+                gone = True
             nursery.cancel_scope.cancel()
+        return gone
 
     async def _cut_short(self, scope: trio.CancelScope) -> None:
         await self.kill_asked.wait()
