@@ -112,13 +112,16 @@ class _Queue(logging.Handler):
         deadline = time.monotonic() + _FLUSH_WITHIN
         if not self._writing.acquire(timeout=_FLUSH_WITHIN):
             return
-        lines = self._take()
-        writable = select.poll()
-        writable.register(2, select.POLLOUT)
-        with suppress(OSError):
-            while lines and writable.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                # A pipe that is writable takes this much without blocking.
-                lines = lines[os.write(2, lines[: select.PIPE_BUF]) :]
+        try:
+            lines = self._take()
+            writable = select.poll()
+            writable.register(2, select.POLLOUT)
+            with suppress(OSError):
+                while lines and writable.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    # A pipe that is writable takes this much without blocking.
+                    lines = lines[os.write(2, lines[: select.PIPE_BUF]) :]
+        finally:
+            self._writing.release()
 
     def _take(self) -> bytes:
         if not self._waiting:
