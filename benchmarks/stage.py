@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,19 @@ import attrs
 
 from benchmarks.application import ApplicationSilentError, Report, Reports, open_reports
 from benchmarks.contenders import Contender, Job
-from benchmarks.processes import children, end_orphans, end_tree, ended, open_pidfd, spawn, tree
+from benchmarks.processes import (
+    activity,
+    children,
+    end_orphans,
+    end_tree,
+    ended,
+    open_pidfd,
+    spawn,
+    tree,
+)
+
+SETTLED = 0.3
+"""Seconds in which a program that has started up uses less than 2 % of a processor."""
 
 
 @final
@@ -104,6 +117,17 @@ class Performance:
     def own_processes(self, applications: Sequence[int]) -> list[int]:
         """The processes of the contender itself."""
         return [pid for pid in tree(self.pid) if pid not in applications]
+
+    def settle(self, application: int, timeout: float = 30.0) -> None:
+        """Wait until it is done with its own start, which may go on after the application's."""
+        deadline = time.monotonic() + timeout
+        before, now = -1, 0
+        while now - before > SETTLED * 1e9 * 0.02:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.contender.name} is busy after {timeout:g} s")
+            before = activity(self.own_processes([application])).cpu
+            time.sleep(SETTLED)
+            now = activity(self.own_processes([application])).cpu
 
     def shut_down(self, applications: Sequence[int], timeout: float = 30.0) -> None:
         """End it by its own signal and wait until it and the applications have gone."""

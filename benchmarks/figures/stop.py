@@ -7,6 +7,9 @@ from benchmarks.contenders.inits import NOTHING
 from benchmarks.results import Figure, Goal, Series
 from benchmarks.stage import Stage, open_performance
 
+# Some peers take an application for started only after a second.
+LIVED = 1.5
+
 
 def measure(stage: Stage) -> Figure:
     """Run all contenders at once, settled, and shut one after another down."""
@@ -18,8 +21,9 @@ def measure(stage: Stage) -> Figure:
                 job, reports = stack.enter_context(stage.job())
                 performance = stack.enter_context(open_performance(contender, job, reports))
                 performances.append((performance, performance.main().pid))
-            time.sleep(1.5)
             for performance, application in performances:
+                performance.settle(application)
+                time.sleep(max(0.0, performance.begin / 1e9 + LIVED - time.monotonic()))
                 begin = time.monotonic_ns()
                 performance.shut_down([application])
                 samples[performance.contender.name].append((time.monotonic_ns() - begin) / 1e6)
