@@ -274,7 +274,7 @@ class Attendant:
                 self._silence.deadline = max(self._silence.deadline, deadline)
         if fields.get("STOPPING") == "1":
             self._says_it_stops = True
-            self._tell(Cause.PROCESS_STOPPING)
+            self._tell(Cause.PROCESS_STOPPING, ProcessState.STOPPING)
         elif fields.get("RELOADING") == "1" and self._told_ready.is_set():
             self._tell(Cause.RELOADING, ProcessState.RELOADING)
         elif fields.get("READY") == "1":

@@ -37,7 +37,7 @@ from trio_entrypoint.handlers import (
     RevertibleConfigurationHandler,
     StagedUpdate,
 )
-from trio_entrypoint.policies import OnChange, Reload, Restart
+from trio_entrypoint.policies import Ignore, OnChange, Reload, Restart
 from trio_entrypoint.states import Cause, ProcessState
 
 __all__ = ["Configurator"]
@@ -151,15 +151,26 @@ class Configurator:
             await self._commit(staged)
             return
         action = choose(self._on_change, changed)
-        if action == Restart() or not supervision.journal.state.ready:
+        can_reload = supervision.journal.state.ready or isinstance(action, Ignore)
+        if action == Restart() or supervision.run is None or not can_reload:
             async with supervision.process_down(Cause.CONFIGURATION_APPLIED):
                 if await self._commit(staged):
                     self._applied()
-        elif await self._commit(staged):
+            return
+        facts.committing = True
+        supervision.look(Cause.CONFIGURATION_APPLIED)
+        try:
+            committed = await self._commit(staged)
+        finally:
+            facts.committing = False
+            supervision.look(Cause.CONFIGURATION_APPLIED)
+        if committed:
             self._applied()
-            await self._reload(
-                action if isinstance(action, list) else [], Cause.CONFIGURATION_APPLIED
-            )
+            actions = action if isinstance(action, list) else []
+            if not await self._reload(actions, Cause.CONFIGURATION_APPLIED) and actions:
+                # It ended meanwhile, and its successor may have read either configuration.
+                facts.stale = supervision.run is not None
+                supervision.look(Cause.CONFIGURATION_APPLIED)
 
     @property
     def _tells_changes(self) -> bool:
@@ -195,12 +206,16 @@ class Configurator:
 
     # --- reloads
 
-    async def _reload(self, actions: Sequence[Reload], cause: Cause) -> None:
+    async def _reload(self, actions: Sequence[Reload], cause: Cause) -> bool:
+        """Let the process read its configuration again; give whether there is one that can."""
         facts, supervision = self._facts, self._supervision
         run = supervision.run
-        if run is None or run.process is None:
-            return
-        supervision.tell(cause, ProcessState.RELOADING)
+        if run is None or run.process is None or not run.alive:
+            return False
+        if actions:
+            if not supervision.journal.state.ready:
+                return False
+            supervision.tell(cause, ProcessState.RELOADING)
         run.pin()
         failure: Exception | None = None
         try:
@@ -209,8 +224,8 @@ class Configurator:
                     await reload(action, run.process, self._reload_timeout)
         except Exception as error:  # noqa: BLE001 - the user's code
             failure = error
-        if supervision.run is not run or run.stopped_by is not None:
-            return
+        if not run.alive:
+            return True
         if supervision.journal.state.process is ProcessState.RELOADING:
             cause = Cause.READY if failure is None else Cause.RELOAD_FAILED
             supervision.tell(cause, ProcessState.READY, error=failure)
@@ -218,6 +233,7 @@ class Configurator:
             facts.trial.since = trio.current_time()
             if failure is not None and not facts.trial.hopeless:
                 facts.trial.failed = f"the reload failed: {failure}"
+        return True
 
     # --- trials
 

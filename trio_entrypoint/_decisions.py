@@ -14,7 +14,8 @@ The rules for the process, the first that holds counts:
 4. This entrypoint is not the active one: no.
 5. Nothing was applied yet: no.
 6. The source has not been looked at yet, the configuration is being switched, or the process
-   that runs has to be replaced: not yet.
+   that runs has to be replaced: not yet. (A switch under a process that runs lets it run, and
+   only holds a start up.)
 7. It ended a moment ago: not before its backoff is over.
 8. Otherwise it runs.
 
@@ -113,6 +114,9 @@ class Facts:
     changed: bool = False
     """The source has contents that were not staged yet."""
     switching: bool = False
+    """The configuration is being switched between two processes."""
+    committing: bool = False
+    """The configuration is being switched under the process that runs."""
     stale: bool = False
     """The process that runs has to be replaced; it is over with that process."""
     trial: Trial | None = None
@@ -173,8 +177,14 @@ class GiveUp:
 ProcessDuty: TypeAlias = Run | Stay | End | GiveUp
 
 
-def process_duty(facts: Facts, now: float) -> ProcessDuty:
-    """Say what the process has to do: the rules on top of this file."""
+def process_duty(facts: Facts, now: float, *, alive: bool) -> ProcessDuty:
+    """Say what the process has to do: the rules on top of this file.
+
+    Args:
+        facts: What is known.
+        now: The time in seconds.
+        alive: Whether there is a process, executed and not ended.
+    """
     if facts.trial is not None and (facts.trial.passed or facts.trial.failed is not None):
         return Stay(ProcessState.STARTING)
     if facts.over is not None:
@@ -185,7 +195,7 @@ def process_duty(facts: Facts, now: float) -> ProcessDuty:
         return Stay(ProcessState.INACTIVE)
     if not facts.applied:
         return Stay(ProcessState.WAITING)
-    if not facts.looked or facts.switching or facts.stale:
+    if not facts.looked or facts.switching or facts.stale or (facts.committing and not alive):
         return Stay(ProcessState.STARTING)
     if now < facts.retry_at:
         return Stay(ProcessState.BACKOFF, facts.retry_at)

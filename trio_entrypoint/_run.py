@@ -60,6 +60,11 @@ class ProcessRun:
         self._attendant = Attendant(service, tell, self._fail)
         self._ended_at = float("inf")
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process, and nobody is stopping it."""
+        return self.process is not None and self.process.status is None and self.stopped_by is None
+
     def stop(self, cause: Cause) -> None:
         """Let it end. The first cause is the one that counts."""
         if self.stopped_by is None:

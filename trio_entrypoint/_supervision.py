@@ -53,7 +53,7 @@ class Supervision:
         """A fact has changed: stop what must not go on, and wake who may have to do something."""
         self._news = cause
         if self.run is not None:
-            duty = process_duty(self.facts, trio.current_time())
+            duty = process_duty(self.facts, trio.current_time(), alive=self.run.alive)
             if not isinstance(duty, Run):
                 self.run.stop(cause)
         if self.staging is not None and self.configuration_duty() in (

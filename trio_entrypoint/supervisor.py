@@ -291,7 +291,7 @@ class Supervisor:
         news = _News(Cause.SUPERVISED)
         while True:
             self._refresh()
-            match process_duty(self._facts, trio.current_time()):
+            match process_duty(self._facts, trio.current_time(), alive=False):
                 case Run():
                     news = await self._run_once(news, started)
                 case Stay(state=state, until=until):

@@ -42,6 +42,8 @@ class FakeRun:
         self.ready = process.ready_after == 0
         """Whether `FakeProcess.probe` finds it ready."""
         self._process = process
+        self._ready_after = process.ready_after
+        self._ends_after, self._ends_with = process.ends_after, process.ends_with
         self._pid = pid
         self._status: ExitStatus | None = None
         self._over = trio.Event()
@@ -82,14 +84,13 @@ class FakeRun:
 
     async def live(self) -> None:
         """Become ready, end, and stop, when the `FakeProcess` says so."""
-        process = self._process
         # As with a real process, a cancellation around it does not stop its stopping.
         with self.living:
             async with trio.open_nursery() as nursery:
-                if not self.ready and process.ready_after < math.inf:
-                    nursery.start_soon(self._become_ready_after, process.ready_after)
-                if process.ends_after is not None:
-                    nursery.start_soon(self._end_after, process.ends_after, process.ends_with)
+                if not self.ready and self._ready_after < math.inf:
+                    nursery.start_soon(self._become_ready_after, self._ready_after)
+                if self._ends_after is not None:
+                    nursery.start_soon(self._end_after, self._ends_after, self._ends_with)
                 await self._stop_asked.wait()
                 await self.stop_in_time()
                 nursery.cancel_scope.cancel()
