@@ -38,6 +38,8 @@ class FakeKubernetes:
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.failures: deque[int] = deque()
         self.may_watch = True
+        self.answers_to_lose = 0
+        self.lost_answer = trio.Event()
         self.version = 100
         self.oldest_version = 0
         self._watchers: list[_Watcher] = []
@@ -201,6 +203,10 @@ async def _serve(fake: FakeKubernetes, stream: trio.abc.Stream) -> None:
                 await _watch(fake, connection, stream, request)
                 break
             answer = fake.answer(request)
+            if request.method != "GET" and fake.answers_to_lose:
+                fake.answers_to_lose -= 1
+                fake.lost_answer.set()
+                await trio.sleep_forever()
             length = str(len(answer.body))
             headers = [("Content-Type", "application/json"), ("Content-Length", length)]
             for event in (

@@ -158,13 +158,27 @@ async def test_a_holder_whose_lease_is_taken_stops_at_once(tmp_path: Path) -> No
 async def test_a_conflict_with_who_only_edits_labels_does_not_end_activity(tmp_path: Path) -> None:
     fake = FakeKubernetes()
     async with serve_kubernetes(fake) as server, contender(tmp_path, server) as activation:
-        await becomes(activation, True)
+        event = await becomes(activation, True)
         for number in range(5):
             fake.objects["active"]["metadata"]["labels"] = {"edited": str(number)}
-            fake.write("active")
+            fake.write("active", preferredHolder=str(number))
             await trio.sleep(0.15)
-        assert activation.active
-        assert fake.objects["active"]["metadata"]["labels"] == {"edited": "4"}, "written back"
+            assert activation.token == event.token, "it is the same activation"
+        assert fake.objects["active"]["metadata"]["labels"] == {"edited": "4"}
+        assert fake.objects["active"]["spec"]["preferredHolder"] == "4", "written back"
+
+
+async def test_who_leaves_before_it_hears_that_it_holds_the_lease_releases_it_too(
+    tmp_path: Path,
+) -> None:
+    """The answer to its update was lost: it looks whether it is the holder."""
+    fake = FakeKubernetes()
+    async with serve_kubernetes(fake) as server:
+        async with contender(tmp_path, server):
+            with trio.fail_after(5):
+                fake.answers_to_lose = 1
+                await fake.lost_answer.wait()
+        assert fake.objects["active"]["spec"]["holderIdentity"] == ""
 
 
 async def test_a_holder_that_cannot_renew_stops_at_the_renew_deadline(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import random
 import re
 import socket
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from math import inf
 from os import PathLike
@@ -165,6 +165,7 @@ class KubernetesContender:
         self._retry_period = retry_period
         self._observed = Observation()
         self._held: LeaseObject | None = None
+        self._in_doubt = False  # the Lease may be ours: an answer was lost
         self._may_watch = True
 
     async def contend(self, activation: LeaseActivation) -> None:
@@ -176,17 +177,21 @@ class KubernetesContender:
     async def release(self) -> None:
         """Let the next one in at once; if that fails, it waits for the Lease's end."""
         held, self._held = self._held, None
-        if held is None:
-            return
-        now = timestamp()
-        released = Spec("", 1, held.spec.transitions, now, now)
         try:
-            if await self._api.update(held, released) is None:
+            if held is not None and await self._release(held):
+                return
+            if held is not None or self._in_doubt:
                 newest = await self._api.get()
                 if newest is not None and newest.spec.holder == self._identity:
-                    await self._api.update(newest, released)
+                    await self._release(newest)
+            self._in_doubt = False
         except (UnreachableError, KubernetesError) as error:
             logger.warning("the Lease is left to expire: %s", error)
+
+    async def _release(self, held: LeaseObject) -> bool:
+        now = timestamp()
+        released = Spec("", 1, held.spec.transitions, now, now)
+        return await self._api.update(held, released) is not None
 
     async def _attempt(self, activation: LeaseActivation) -> None:
         while self._held is None:
@@ -205,9 +210,8 @@ class KubernetesContender:
         newest = await self._api.get()
         now = timestamp()
         if newest is None:
-            sent = activation.clock.now()
-            self._held = await self._api.create(Spec(self._identity, self._duration, 0, now, now))
-            activation.extend(sent, self._duration)
+            first = Spec(self._identity, self._duration, 0, now, now)
+            await self._take(activation, self._api.create(first))
             return
         self._observed.observe(newest.spec, activation.clock.now())
         old = newest.spec
@@ -218,8 +222,15 @@ class KubernetesContender:
             return
         else:
             spec = Spec(self._identity, self._duration, old.transitions + 1, now, now)
+        await self._take(activation, self._api.update(newest, spec))
+
+    async def _take(
+        self, activation: LeaseActivation, written: Awaitable[LeaseObject | None]
+    ) -> None:
         sent = activation.clock.now()
-        self._held = await self._api.update(newest, spec)
+        self._in_doubt = True
+        self._held = await written
+        self._in_doubt = False
         if self._held is not None:
             activation.extend(sent, self._duration)
 
