@@ -222,6 +222,24 @@ async def test_nonsense_is_as_good_as_no_answer_and_names_who_said_it(answer: by
             await etcd.range(b"/app")
 
 
+async def test_an_answer_without_end_is_not_read_to_the_end() -> None:
+    async def pour(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                await stream.send_all(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+        except trio.BrokenResourceError:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, pour, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_etcd([url], attempt_timeout=5) as etcd:
+            with pytest.raises(UnreachableError, match="longer than"):
+                await etcd.range(b"/app")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_server_that_is_silent_costs_one_attempt() -> None:
     async def say_nothing(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()

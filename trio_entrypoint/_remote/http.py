@@ -194,7 +194,7 @@ class _PooledTransport:
                     answer += chunk
                     if len(answer) > limit:
                         too_long.cancel()
-            if too_long.cancelled_caught or len(answer) > limit:
+            if len(answer) > limit:
                 raise UnreachableError(f"{url}: the answer is longer than {limit} bytes")
             return Answer(response.status, bytes(answer))
 
