@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from trio_entrypoint._linux.early import block_signals
     from trio_entrypoint._remote.etcd import EtcdAuth
     from trio_entrypoint._remote.http import Tls
-    from trio_entrypoint.activation.combined import open_all_activation, open_any_activation
+    from trio_entrypoint.activation._leased import LeaseActivation
+    from trio_entrypoint.activation.combined import (
+        CombinedActivation,
+        open_all_activation,
+        open_any_activation,
+    )
     from trio_entrypoint.activation.etcd import open_etcd_activation
     from trio_entrypoint.activation.file import FileActivation, open_file_activation
     from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
@@ -120,6 +125,7 @@ __all__ = [
     "Backoff",
     "Cause",
     "ChangeAction",
+    "CombinedActivation",
     "Command",
     "CommandError",
     "CommandFailedError",
@@ -151,6 +157,7 @@ __all__ = [
     "Hooks",
     "HttpProbe",
     "Ignore",
+    "LeaseActivation",
     "Limit",
     "LogFile",
     "LogLines",
@@ -211,6 +218,7 @@ _HOME = {
     "Backoff": "policies",
     "Cause": "states",
     "ChangeAction": "policies",
+    "CombinedActivation": "activation.combined",
     "Command": "commands",
     "CommandError": "process",
     "CommandFailedError": "commands",
@@ -236,6 +244,7 @@ _HOME = {
     "Hooks": "policies",
     "HttpProbe": "probes",
     "Ignore": "policies",
+    "LeaseActivation": "activation._leased",
     "Limit": "policies",
     "LogFile": "output",
     "LogLines": "output",
