@@ -25,6 +25,20 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Hold elections for a quarter of an hour: thousands, among processes and simulated."""
+    install(session, "test")
+    session.run(
+        "pytest",
+        "--timeout=1000",
+        "-s",
+        "tests/test_activation_etcd.py",
+        "tests/test_activation_simulated.py",
+        env={"ELECTIONS": "5000", "ELECTIONS_SECONDS": "300", "SIMULATIONS": "200"},
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, docstrings and the asynchronous pitfalls."""
     session.install("-q", *nox.project.dependency_groups(PROJECT, "lint"))

@@ -30,6 +30,7 @@ class Member:
         self.directory = directory
         self.client_url = f"{scheme}://127.0.0.1:{free_port()}"
         self.peer_url = f"http://127.0.0.1:{free_port()}"
+        self.advertised_peer_url = self.peer_url
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, cluster: str, extra: Sequence[str] = ()) -> None:
@@ -42,7 +43,7 @@ class Member:
                     f"--listen-client-urls={self.client_url}",
                     f"--advertise-client-urls={self.client_url}",
                     f"--listen-peer-urls={self.peer_url}",
-                    f"--initial-advertise-peer-urls={self.peer_url}",
+                    f"--initial-advertise-peer-urls={self.advertised_peer_url}",
                     f"--initial-cluster={cluster}",
                     "--heartbeat-interval=50",
                     "--election-timeout=500",
@@ -79,8 +80,13 @@ class Cluster:
         return [member.client_url for member in self.members]
 
     def start(self, member: Member) -> None:
-        names = ",".join(f"{each.name}={each.peer_url}" for each in self.members)
+        names = ",".join(f"{each.name}={each.advertised_peer_url}" for each in self.members)
         member.start(names, self._extra)
+
+    def start_all(self) -> None:
+        for member in self.members:
+            self.start(member)
+        self.wait_until_healthy()
 
     def call(
         self, method: str, request: object, member: Member | None = None
@@ -145,22 +151,28 @@ def decode(data: str) -> str:
 
 
 @contextlib.contextmanager
-def running_cluster(
+def new_cluster(
     size: int, extra: Sequence[str] = (), tls: ssl.SSLContext | None = None
 ) -> Iterator[Cluster]:
-    """Start a cluster in memory; whatever a test did to it, it is gone in the end."""
+    """Prepare a cluster in memory; whatever a test did to it, it is gone in the end."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="etcd-") as directory:
         scheme = "http" if tls is None else "https"
         members = [Member(f"m{number}", Path(directory), scheme) for number in range(size)]
-        cluster = Cluster(members, extra, tls)
         try:
-            for member in members:
-                cluster.start(member)
-            cluster.wait_until_healthy()
-            yield cluster
+            yield Cluster(members, extra, tls)
         finally:
             for member in members:
                 if member.process is not None:
                     member.signal(signal.SIGCONT)
                 member.kill()
+
+
+@contextlib.contextmanager
+def running_cluster(
+    size: int, extra: Sequence[str] = (), tls: ssl.SSLContext | None = None
+) -> Iterator[Cluster]:
+    """Start a cluster, and wait until every member serves."""
+    with new_cluster(size, extra, tls) as cluster:
+        cluster.start_all()
+        yield cluster

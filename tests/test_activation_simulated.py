@@ -23,8 +23,8 @@ from trio_entrypoint.activation._leased import open_lease_activation
 from trio_entrypoint.activation.etcd import EtcdContender
 from trio_entrypoint.activation.kubernetes import KubernetesContender
 
-# A soak run has more of them: SIMULATED_ELECTIONS=1000.
-EXAMPLES = int(os.environ.get("SIMULATED_ELECTIONS", "10"))
+# `nox -s soak` has more of them.
+EXAMPLES = int(os.environ.get("SIMULATIONS", "6"))
 
 T = TypeVar("T")
 
