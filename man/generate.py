@@ -76,7 +76,7 @@ def _lines() -> Iterator[str]:
         yield from _section(cls)
     yield ".SH ENVIRONMENT"
     for variable, meaning in (
-        (SOCKET_VARIABLE, "the control socket, for servers and clients"),
+        (SOCKET_VARIABLE, "the control socket that clients ask"),
         (LEVEL_VARIABLE, "the log's level"),
         (FORMAT_VARIABLE, "the log's format"),
         ("NO_COLOR", "no colours if it is set"),

@@ -334,3 +334,12 @@ def test_a_printed_configuration_can_be_run(tmp_path: Path) -> None:
     file = tmp_path / "printed.toml"
     file.write_text(run("run", "--restart", "never", "--print-config", "--", "echo", "hi").stdout)
     assert run("run", "-f", str(file)).stdout == "hi\n"
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text(
+        "raise ModuleNotFoundError(name='prometheus_client')"
+    )
+    ended = run("run", "--http", "127.0.0.1:1", "--", "true", PYTHONPATH=str(tmp_path))
+    told = "the package prometheus_client is not installed: pip install 'trio-entrypoint[http]'"
+    assert (ended.returncode, ended.stderr) == (1, f"trio-entrypoint: {told}\n")

@@ -118,7 +118,13 @@ async def _wait_ready(services: Sequence[Service], within: float | None) -> None
     limit = float("inf") if within is None else within
     with trio.move_on_after(limit):
         for service in services:
-            await service.supervisor.wait_for(lambda state: state.ready)
+            try:
+                await service.supervisor.wait_for(lambda state: state.ready)
+            except trio.EndOfChannel:
+                state = service.supervisor.state.process.value
+                raise ProtocolError(
+                    "refused", f"{service.name} is not going to be ready: {state}"
+                ) from None
         return
     late = [service for service in services if not service.supervisor.state.ready]
     told = ", ".join(f"{one.name} ({one.supervisor.state.process.value})" for one in late)

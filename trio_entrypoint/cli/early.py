@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from trio_entrypoint.cli.flags import FORMAT_VARIABLE, LEVEL_VARIABLE, SOCKET_VARIABLE
+from trio_entrypoint.cli.flags import FORMAT_VARIABLE, LEVEL_VARIABLE
 from trio_entrypoint.cli.mistakes import is_bare
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def early_start(
 
 
 def _is_plain(options: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
-    if any(environment.get(name) for name in (FORMAT_VARIABLE, LEVEL_VARIABLE, SOCKET_VARIABLE)):
+    if any(environment.get(name) for name in (FORMAT_VARIABLE, LEVEL_VARIABLE)):
         return False
     given = {name for name, value in options.items() if value is not None}
     return given <= _HARMLESS and (options["name"] is None or is_bare(options["name"]))

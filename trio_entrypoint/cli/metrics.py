@@ -4,6 +4,7 @@ States are read when they are asked for; only what has to be counted is counted 
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -52,10 +53,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the states; for the registry."""
-        from importlib.metadata import version
-
         build = GaugeMetricFamily("trio_entrypoint_build_info", "The version.", labels=["version"])
-        build.add_metric([version("trio-entrypoint")], 1)
+        build.add_metric([_version()], 1)
         yield build
         state = GaugeMetricFamily(
             "trio_entrypoint_service_state",
@@ -113,6 +112,13 @@ class Metrics(Collector):
                 self._asked_at[service.name] = transition.time
             case _:
                 pass
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("trio-entrypoint")
 
 
 def _active(service: Service) -> float:

@@ -25,7 +25,7 @@ Plain = Mapping[str, object]
 EVENTS_KEPT = 1000
 TIMELINE_KEPT = 500
 GENERATIONS_KEPT = 100
-PATHS_KEPT = 1000
+PATHS_KEPT = 200
 
 
 class Service:

@@ -1,7 +1,8 @@
 """What the entrypoint serves over HTTP.
 
 /livez      200 while nothing has failed for good and no service is unhealthy
-/readyz     200 while all services are ready; while inactive as `http.ready` says
+/readyz     200 while all services are ready or have ended with success; for a backup as
+            `http.ready` says
 /status     the status of all services, in JSON
 /metrics    for Prometheus
 /events     server-sent events: a snapshot, then whatever happens
@@ -78,7 +79,8 @@ class Pages:
         for name, service in self._fleet.services.items():
             state = service.supervisor.state
             idle = state.process is ProcessState.INACTIVE and self._settings.ready == "always"
-            if not (state.ready or idle):
+            done = state.process is ProcessState.ENDED and service.last_exit == 0
+            if not (state.ready or idle or done):
                 waiting[name] = state.process.value
         return waiting
 

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint.cli.checking import check
@@ -11,13 +11,14 @@ from trio_entrypoint.cli.flags import (
     FORMAT_VARIABLE,
     LEVEL_VARIABLE,
     RUN_FLAGS,
-    SOCKET_VARIABLE,
 )
 from trio_entrypoint.cli.loading import Source, load, merge
 from trio_entrypoint.cli.mistakes import Mistake, UsageError, did_you_mean
 from trio_entrypoint.cli.settings import Settings
 
 __all__ = ["read_settings", "run"]
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 def run(
@@ -48,7 +49,9 @@ def _serve(settings: Settings, started: HeadStart | None) -> int:
         try:
             return await serve(settings, started)
         except* OSError as errors:
-            raise _CannotRunError(_first(errors)) from None
+            raise _CannotRunError(next(_causes(errors))) from None
+        except* ModuleNotFoundError as errors:
+            raise _MissingExtraError(next(_causes(errors))) from None
 
     options: dict[str, Any] = {}
     if settings.termination_message is not None:
@@ -65,12 +68,24 @@ class _CannotRunError(Exception):
         self.exit_code = getattr(error, "exit_code", 1)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> OSError:
-    first = group.exceptions[0]
-    if isinstance(first, OSError):
-        return first
-    assert isinstance(first, BaseExceptionGroup)
-    return _first(cast("BaseExceptionGroup[BaseException]", first))
+class _MissingExtraError(Exception):
+    """What was asked for needs a package that is not installed."""
+
+    exit_code = 1
+
+    def __init__(self, error: ModuleNotFoundError) -> None:
+        extras = {"prometheus_client": "http", "yaml": "kubernetes", "httpcore": "etcd,kubernetes"}
+        extra = extras.get(str(error.name).partition(".")[0])
+        hint = f": pip install 'trio-entrypoint[{extra}]'" if extra else ""
+        super().__init__(f"the package {error.name} is not installed{hint}")
+
+
+def _causes(group: BaseExceptionGroup[ErrorT]) -> Iterator[ErrorT]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _causes(cast("BaseExceptionGroup[ErrorT]", error))
+        else:
+            yield error
 
 
 def read_settings(
@@ -90,7 +105,6 @@ def read_settings(
     for variable, key in (
         (LEVEL_VARIABLE, ("log", "level")),
         (FORMAT_VARIABLE, ("log", "format")),
-        (SOCKET_VARIABLE, ("control", "socket")),
     ):
         if environment.get(variable):
             tree = merge(tree, _nested(key, environment[variable]))
