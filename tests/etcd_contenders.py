@@ -87,6 +87,14 @@ class Contenders:
                         return interval
                 await trio.sleep(0.02)
 
+    async def hold_elections(self, number: int, *, within: float) -> None:
+        """Wait until there were so many activations."""
+        with trio.fail_after(within):
+            while True:
+                if len(self.intervals()) >= number:
+                    return
+                await trio.sleep(0.5)
+
     def judge(self) -> list[Interval]:
         """Never two, and tokens in the order of activity."""
         intervals = self.intervals()
