@@ -10,6 +10,7 @@ import pytest
 
 PROLOGUE = """
 import signal, sys, trio
+from functools import partial
 from trio_entrypoint import ExitStatus, open_process, run
 async def app(*command, **arguments):
     async with open_process(command, **arguments) as process:
@@ -24,8 +25,8 @@ Entrypoint = Callable[..., "subprocess.Popen[str]"]
 def entrypoint() -> Entrypoint:
     """Starts a program that runs a main function of the given body."""
 
-    def start(body: str, arguments: str = "") -> "subprocess.Popen[str]":
-        source = PROLOGUE + f"    {body}\nrun(main{arguments})\n"
+    def start(body: str, before: str = "") -> "subprocess.Popen[str]":
+        source = f"{before}\n{PROLOGUE}    {body}\nrun(main)\n"
         return subprocess.Popen(
             [sys.executable, "-c", source],
             stdout=subprocess.PIPE,
@@ -106,3 +107,68 @@ def test_other_signals_do_nothing(entrypoint: Entrypoint, number: int) -> None:
 def test_stopped_before_anything_ran_is_no_success(entrypoint: Entrypoint) -> None:
     process = entrypoint("print('ready', flush=True); await trio.sleep_forever()")
     assert stop(process, signal.SIGTERM)[0] == 143
+
+
+FORWARDING = """
+from trio_entrypoint import forward_signals
+class Target:
+    async def reload(self):
+        print("reload", flush=True)
+    def signal(self, number):
+        print("signal", number, flush=True)
+        if number == signal.SIGUSR2: raise ProcessLookupError
+async def forwarding(**arguments):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(forward_signals, [Target()], **arguments))
+        print("ready", flush=True)
+        await trio.sleep_forever()
+"""
+
+
+def forwarded(process: "subprocess.Popen[str]", number: int) -> str:
+    assert process.stdout is not None
+    process.send_signal(number)
+    return process.stdout.readline().strip()
+
+
+def test_signals_are_forwarded_rewritten_ignored_or_ask_for_a_reload(
+    entrypoint: Entrypoint,
+) -> None:
+    table = "{signal.SIGHUP: 'reload', signal.SIGUSR1: signal.SIGUSR1, signal.SIGUSR2: 15,"
+    table += " signal.SIGWINCH: None, signal.SIGALRM: signal.SIGUSR2}"
+    with entrypoint(f"await forwarding(table={table})", before=FORWARDING) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert forwarded(process, signal.SIGHUP) == "reload"
+        assert forwarded(process, signal.SIGUSR1) == f"signal {int(signal.SIGUSR1)}"
+        process.send_signal(signal.SIGWINCH)
+        assert forwarded(process, signal.SIGUSR2) == "signal 15"
+        # A target that does not run is no error.
+        assert forwarded(process, signal.SIGALRM) == f"signal {int(signal.SIGUSR2)}"
+        assert forwarded(process, signal.SIGHUP) == "reload"
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (143, "", "")
+
+
+@pytest.mark.parametrize("table", ["{9: 9}", "{signal.SIGTERM: 10}", "{signal.SIGHUP: 1000}"])
+def test_a_table_that_cannot_be_is_refused(entrypoint: Entrypoint, table: str) -> None:
+    with entrypoint(f"await forwarding(table={table})", before=FORWARDING) as process:
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "ValueError: table: " in errors
+
+
+def test_a_burst_of_forwarded_signals_ends_with_a_clean_stop(entrypoint: Entrypoint) -> None:
+    with entrypoint("await forwarding()", before=FORWARDING) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(200):
+            process.send_signal(signal.SIGUSR1)
+            process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        for _ in range(200):
+            process.send_signal(signal.SIGUSR1)
+            process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (143, "")

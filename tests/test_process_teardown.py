@@ -8,22 +8,8 @@ import trio
 
 from trio_entrypoint import ExitStatus, open_process
 
-AWKWARD = {
-    "sleeper": programs.SLEEPER,
-    "ignores SIGTERM": programs.IGNORES_TERM,
-    "child ignores SIGTERM": programs.CHILD_IGNORES_TERM,
-    "child leaves the session": programs.SESSION_LEAVER,
-    "daemon": programs.DAEMON,
-    "daemon without environment": programs.ANONYMOUS_DAEMON,
-    "stopped": programs.STOPPED,
-    "main process ended, daemon left": programs.DAEMONIZER,
-    "fork storm": programs.FORK_STORM,
-    "comet": programs.COMET,
-    "comet of sessions": programs.COMET_OF_SESSIONS,
-}
 
-
-@pytest.fixture(params=list(AWKWARD.values()), ids=list(AWKWARD))
+@pytest.fixture(params=list(programs.AWKWARD.values()), ids=list(programs.AWKWARD))
 def awkward(request: pytest.FixtureRequest) -> list[str]:
     command: list[str] = request.param
     return command
@@ -94,7 +80,7 @@ async def test_kill_cuts_the_grace_period_short() -> None:
 async def test_stopping_one_process_leaves_the_descendants_of_another_alone() -> None:
     for command in (programs.DAEMON, programs.SESSION_LEAVER):
         async with programs.started(command) as survivor:
-            for other in AWKWARD.values():
+            for other in programs.AWKWARD.values():
                 if other is programs.ANONYMOUS_DAEMON:
                     continue  # could be either's, so it is left to the last one
                 async with programs.started(other, grace_period=0.1):

@@ -14,11 +14,12 @@ import attrs
 import trio
 
 from trio_entrypoint._linux.credentials import find_credentials
-from trio_entrypoint._linux.descendants import MARKER_VARIABLE
+from trio_entrypoint._linux.descendants import MARKER_VARIABLE, nested_marker
 from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint._linux.launch import Launch, LimitValue, launched, through_launcher
 from trio_entrypoint._linux.process_tree import KILL_TIMEOUT, Tree
 from trio_entrypoint._linux.reaper import Reaper
+from trio_entrypoint._linux.signals import SIGNALS
 from trio_entrypoint._linux.spawn import Program, find_program, spawn
 from trio_entrypoint.environment import Environment
 from trio_entrypoint.output import Input, LogFile, LogLines, Output, Pump, open_output
@@ -69,10 +70,8 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
         terminal=request.launch.terminal and _in_foreground(),
     )
     marker = reaper.new_marker()
-    env = _environment(request, {} if credentials is None else credentials.environment)
-    outer = os.environ.get(MARKER_VARIABLE)
-    env[MARKER_VARIABLE] = f"{outer}/{marker}" if outer else marker
-    environment = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+    environment = _environment(request, {} if credentials is None else credentials.environment)
+    environment[MARKER_VARIABLE.encode()] = nested_marker(marker).encode()
     if launch.cwd is not None:
         _check_directory(launch.cwd)
 
@@ -126,19 +125,25 @@ def _pidfd(pid: int, stack: ExitStack) -> int:
     return pidfd
 
 
-def _environment(request: Request, user: Mapping[str, str]) -> dict[str, str]:
+def _environment(request: Request, user: Mapping[str, str]) -> dict[bytes, bytes]:
     """The variables: the user's own (HOME), unless they were given, then what is added."""
     env = request.env
+    found: dict[bytes, bytes] = {}
     if env is None:
-        return {**os.environ, **user, **request.extra_env}
-    if isinstance(env, Environment):
-        variables = env.variables()
-        return {
-            **variables,
-            **{k: v for k, v in user.items() if k not in env.set},
-            **request.extra_env,
-        }
-    return {**user, **env, **request.extra_env}
+        found.update(os.environb)
+        found.update(_encoded(user))
+    elif isinstance(env, Environment):
+        found.update(_encoded(env.variables()))
+        found.update(_encoded({n: value for n, value in user.items() if n not in env.set}))
+    else:
+        found.update(_encoded(user))
+        found.update(_encoded(env))
+    found.update(_encoded(request.extra_env))
+    return found
+
+
+def _encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
 
 
 def _descriptors(
@@ -193,7 +198,7 @@ def _take_terminal_back() -> None:
 
 def check_signal(field: str, number: int) -> None:
     """Raise `ValueError` if there is no such signal."""
-    if number not in signals.valid_signals():
+    if number not in SIGNALS:
         raise ValueError(f"{field}: expected a signal's number, got {number!r}")
 
 

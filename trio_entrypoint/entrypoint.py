@@ -1,6 +1,7 @@
 """`run`: the top of a container. Signals, the duties of PID 1, the exit status.
 
     SIGTERM, SIGINT, SIGQUIT   cancel `main`, once; all is torn down on the way out
+    SIGHUP                     the same, but only if the terminal is gone
     SIGCHLD                    reaps adopted orphans
     all others                 do nothing, unless `forward_signals` passes them on
 
@@ -12,17 +13,17 @@ import logging
 import os
 import signal as signals
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from types import FrameType
-from typing import Final, Literal, NoReturn, Protocol, TypeAlias, cast, final
+from typing import Final, Literal, NoReturn, Protocol, TypeAlias, final
 
 import trio
 
 from trio_entrypoint._linux.early import FORWARDABLE, STOP_SIGNALS, block_signals
 from trio_entrypoint._linux.process_tree import end_orphans
 from trio_entrypoint._linux.reaper import Reaper, shared_reaper
+from trio_entrypoint._outcome import Outcome, of_error, of_result, write_message
 from trio_entrypoint.handlers import ExitStatus
 
 __all__ = [
@@ -46,6 +47,7 @@ def run(
     *,
     init: bool | None = None,
     stop_signals: Collection[int] = STOP_SIGNALS,
+    termination_message: str | os.PathLike[str] | None = None,
 ) -> NoReturn:
     """Run an entrypoint from start to end, and exit with its status.
 
@@ -66,6 +68,9 @@ def run(
             were adopted, whoever started them, to end, and kill them after 10 seconds. By
             default if this is PID 1. Orphans are adopted, and reaped, in any case.
         stop_signals: The signals that cancel `main`.
+        termination_message: A file to write, if the exit status is not 0, why the entrypoint
+            ended, its status, and the last lines of standard error (of a process whose
+            output is read here): Kubernetes shows what is in `/dev/termination-log`.
 
     Raises:
         SystemExit: Always.
@@ -85,23 +90,27 @@ def run(
     shutdown = _Shutdown(stop_signals)
     shutdown.listen()
     try:
-        status = trio.run(_run, main, os.getpid() == 1 if init is None else init, shutdown)
+        result = trio.run(_run, main, os.getpid() == 1 if init is None else init, shutdown)
     except BaseException as error:  # noqa: ASYNC103, BLE001 - it becomes the exit status
-        status = _report(error)
+        result = of_error(error)
     finally:
         shutdown.ignore()
-    sys.exit(status)
+    if termination_message is not None and result.status != 0:
+        try:
+            write_message(os.fspath(termination_message), result, shutdown.last_lines)
+        except OSError as error:
+            _logger.warning("the termination message cannot be written: %s", error)
+    sys.exit(result.status)
 
 
-async def _run(main: Main, init: bool, shutdown: "_Shutdown") -> int:
+async def _run(main: Main, init: bool, shutdown: "_Shutdown") -> Outcome:
     with shared_reaper() as reaper:
         reaper.reap()
         try:
             with trio.CancelScope() as scope:
                 shutdown.attach(scope, reaper)
-                status = await main()
-                return status.shell_code if isinstance(status, ExitStatus) else status or 0
-            return shutdown.status
+                return of_result(await main())
+            return shutdown.outcome
         finally:
             if init:
                 with trio.CancelScope(shield=True):
@@ -124,6 +133,8 @@ class _Shutdown:
         """
         for number in FORWARDABLE:
             signals.signal(number, self._receive if number in self._stop_signals else _nothing)
+        if signals.SIGHUP not in self._stop_signals and _has_terminal():
+            signals.signal(signals.SIGHUP, self._hang_up)
         # A background process may write to its terminal, and hand it to another.
         for number in (signals.SIGTTIN, signals.SIGTTOU):
             signals.signal(number, signals.SIG_IGN)
@@ -141,12 +152,18 @@ class _Shutdown:
             signals.signal(number, signals.SIG_IGN)
 
     @property
-    def status(self) -> int:
-        """The exit status of an entrypoint that was stopped."""
+    def outcome(self) -> Outcome:
+        """How an entrypoint ends that was stopped."""
         assert self._attached is not None
         assert self._received is not None
         _, _, reaper = self._attached
-        return max(reaper.codes, default=128 + self._received)
+        status = max(reaper.codes, default=128 + self._received)
+        return Outcome(status, f"stopped by {ExitStatus(signal=self._received)}")
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines of output of the process that ended last."""
+        return self._attached[2].last_lines if self._attached is not None else []
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self._received is None:
@@ -155,6 +172,11 @@ class _Shutdown:
                 token, _, _ = self._attached
                 with suppress(trio.RunFinishedError):
                     token.run_sync_soon(self._stop)
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        # It is a request, unless the terminal that we had is gone.
+        if not _has_terminal():
+            self._receive(number, frame)
 
     def _stop(self) -> None:
         assert self._attached is not None
@@ -165,39 +187,18 @@ class _Shutdown:
         scope.cancel()
 
 
+def _has_terminal() -> bool:
+    """Whether this program has a controlling terminal."""
+    try:
+        descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(descriptor)
+    return True
+
+
 def _nothing(number: int, _frame: FrameType | None) -> None:
     """Handle a signal by not being ended by it."""
-
-
-# --- the exit status of an exception -------------------------------------------------------
-
-
-def _report(error: BaseException) -> int:
-    """Print what went wrong; return the exit status that says so."""
-    causes = list(_causes(error))
-    if not all(isinstance(cause, SystemExit) or hasattr(cause, "exit_code") for cause in causes):
-        traceback.print_exception(error)
-    status: int | None = None
-    for cause in causes:
-        code = cause.code if isinstance(cause, SystemExit) else getattr(cause, "exit_code", None)
-        if isinstance(cause, SystemExit) and code is None:
-            code = 0
-        elif not isinstance(cause, SystemExit) and code is not None:
-            print(f"{os.path.basename(sys.argv[0])}: {cause}", file=sys.stderr)  # noqa: T201
-        elif code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)  # noqa: T201 - as `sys.exit(message)` does
-            code = 1
-        if status is None and isinstance(code, int):
-            status = code
-    return 1 if status is None else status
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _causes(inner)
-    else:
-        yield error
 
 
 # --- passing signals on ----------------------------------------------------------------------
@@ -236,7 +237,8 @@ async def forward_signals(  # noqa: ASYNC114
     """Pass the signals that this program gets on to its applications, until cancelled.
 
     A signal for an application that does not run is dropped. Use it once in an entrypoint,
-    for all of its supervisors.
+    for all of its supervisors. The stop signals are not forwarded: they end the entrypoint,
+    and each process is then told by its own `stop_signal`.
 
     Args:
         targets: Who gets them.
@@ -256,7 +258,7 @@ async def forward_signals(  # noqa: ASYNC114
     """
     targets = list(targets)
     for number, action in table.items():
-        if number not in FORWARDABLE:
+        if number not in FORWARDABLE or number in STOP_SIGNALS:
             raise ValueError(f"table: signal {number!r} cannot be forwarded")
         if isinstance(action, int) and action not in signals.valid_signals():
             raise ValueError(f"table: there is no signal {action!r} to send for {number!r}")
@@ -264,8 +266,11 @@ async def forward_signals(  # noqa: ASYNC114
     token = trio.lowlevel.current_trio_token()
     pending: set[int] = set()
 
-    def handler(number: int, _frame: FrameType | None) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
         token.run_sync_soon(enqueue, number)
+        # That of `run`, which stops if a SIGHUP means that the terminal is gone.
+        if callable(previous := before.get(number)):
+            previous(number, frame)
 
     def enqueue(number: int) -> None:
         # As in the kernel, a signal that is pending already is not pending twice.
@@ -273,7 +278,9 @@ async def forward_signals(  # noqa: ASYNC114
             pending.add(number)
             send.send_nowait(number)
 
-    before = {number: signals.signal(number, handler) for number in table}
+    before = {number: signals.getsignal(number) for number in table}
+    for number in table:
+        signals.signal(number, handler)
     try:
         task_status.started()
         while True:

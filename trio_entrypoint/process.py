@@ -289,6 +289,8 @@ async def _open_process(
         nursery.start_soon(lifecycle.stop_when_asked)
         for pump in started.pumps:
             nursery.start_soon(pump.run, lifecycle.gone)
+        # Not before the process runs, which it would delay.
+        trio.lowlevel.current_trio_token().run_sync_soon(reaper.guard, idempotent=True)
         process = Process(name, started.pid, lifecycle, started.pumps)
         try:
             yield process

@@ -92,6 +92,7 @@ class Tree:
     async def killed(self) -> None:
         """Send SIGKILL until no process is left, however fast they fork."""
         await _gone(self.kill)
+        self._reaper.finish(self._run)
 
 
 async def end_orphans(reaper: Reaper, grace_period: float) -> None:

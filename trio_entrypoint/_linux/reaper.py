@@ -16,6 +16,7 @@ There is one reaper in a Trio run. SIGCHLD drives it; nothing polls, and it is n
 """
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -28,9 +29,16 @@ from typing import final
 import trio
 
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run, run_of, subtree
+from trio_entrypoint._linux.guard import Guard
 from trio_entrypoint._linux.head_start import unclaimed
 from trio_entrypoint._linux.prctl import set_subreaper
 from trio_entrypoint._linux.procfs import Stat, children, read_stat, read_variable
+
+_logger = logging.getLogger(__name__)
+
+# Whose orphans were that ended while we looked cannot be known any more. If they were this
+# run's, one that lives would have been seen in so many looks.
+_LOOKS_FOR_NOTHING = 30
 
 
 @final
@@ -40,11 +48,14 @@ class Reaper:
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._runs: dict[int, Run] = {}
+        self._finished: set[Run] = set()
         starts = unclaimed()
         self._kept = {start.pid for start in starts}
         self._identity = starts[0].identity if starts else os.urandom(8).hex()
         self._started = 0
         self.users = 0
+        self._guard: Guard | None = None
+        self._guard_failed = False
         self._stack = ExitStack()
         self.last_lines: list[str] = []
         """The last lines of output of the process that ended last, as far as they are known."""
@@ -63,6 +74,22 @@ class Reaper:
     def stop(self) -> None:
         """Leave orphans to others again."""
         self._stack.close()
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+
+    def guard(self) -> None:
+        """Have somebody end the runs, should this program be killed."""
+        if self._guard is not None or self._guard_failed or self._pid == 1:
+            return
+        try:
+            self._guard = Guard(self._identity)
+        except OSError as error:
+            self._guard_failed = True
+            _logger.warning("processes would survive a SIGKILL of this program: %s", error)
+        else:
+            self._kept.add(self._guard.pid)
+            self._guard.know(self._runs.values())
 
     def new_marker(self) -> str:
         """A marker component for the next run."""
@@ -73,10 +100,15 @@ class Reaper:
         """Know a run. Must happen in the same synchronous step in which it was started."""
         self._runs[run.main] = run
         self._kept.discard(run.main)
+        if self._guard is not None:
+            self._guard.know(self._runs.values())
 
     def forget(self, run: Run) -> None:
         """The run is over: its main process was reaped, and its processes are gone."""
         del self._runs[run.main]
+        self._finished.discard(run)
+        if self._guard is not None:
+            self._guard.know(self._runs.values())
 
     def note_end(self, shell_code: int) -> None:
         """Remember how a main process ended."""
@@ -88,22 +120,19 @@ class Reaper:
         """From now on remember how each main process ended, not only the last one."""
         self._keeping_codes = True
 
-    def keep(self, pid: int) -> None:
-        """Leave a child alone that is no run: its starter reaps it."""
-        self._kept.add(pid)
-
     def members(self, run: Run) -> list[Stat]:
-        """The living processes of a run, as they are now; none only if there is none.
+        """The living processes of a run, as they are now.
 
         Adopted orphans that have ended are reaped by the way.
         """
-        while True:
+        for _ in range(_LOOKS_FOR_NOTHING):
             # A process that ended after the list was made may have left children, that are
             # not on it. One that ended before has not: its children were adopted first.
             ended_before = self._has_ended(run)
             found, changed = self._look(run)
             if found or not (changed or (not ended_before and self._has_ended(run))):
                 return found
+        return []
 
     def _look(self, run: Run) -> tuple[list[Stat], bool]:
         foreign = _Once(_children_of_others)
@@ -147,10 +176,17 @@ class Reaper:
             if stat is not None and stat.ended:
                 self._reap(stat, foreign)
 
+    def finish(self, run: Run) -> None:
+        """Nothing is left of a run: what is found from now on belongs to others.
+
+        Whose an orphan is that could be of several runs is settled by the last of them.
+        """
+        self._finished.add(run)
+
     def _run_of(self, child: Stat, foreign: Callable[[], Collection[int]]) -> Run | None:
         return run_of(
             child,
-            self._runs.values(),
+            [run for run in self._runs.values() if run not in self._finished],
             own_session=os.getsid(0),
             marker=lambda pid: read_variable(pid, MARKER_VARIABLE),
             foreign=foreign,

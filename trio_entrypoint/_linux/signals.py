@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 from trio_entrypoint._linux.procfs import Stat, read_stat
 
-DEFAULTED = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
+SIGNALS = frozenset(map(int, signal.valid_signals()))
+"""Every signal's number. (`valid_signals()` takes a tenth of a millisecond each time.)"""
+
+DEFAULTED = tuple(sorted(SIGNALS - {signal.SIGKILL, signal.SIGSTOP}))
 """Every signal whose disposition can be set."""
 
 

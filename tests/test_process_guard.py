@@ -1,0 +1,78 @@
+"""An entrypoint that is killed takes its processes with it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import programs
+import pytest
+
+SOURCE = """
+import os, sys, trio
+sys.path.insert(0, {tests!r})
+import programs
+from trio_entrypoint import open_process
+
+async def main():
+    pipe = int(sys.argv[1])
+    async with open_process({command!r}, stdout=pipe):
+        print("started", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+KILLABLE = {
+    name: command
+    for name, command in programs.AWKWARD.items()
+    if command is not programs.ANONYMOUS_DAEMON  # the documented limit
+}
+
+
+def start(command: list[str], pipe: int) -> "subprocess.Popen[bytes]":
+    source = SOURCE.format(tests=str(Path(__file__).parent), command=command)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, str(pipe)],
+        stdout=subprocess.PIPE,
+        pass_fds=[pipe],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"started\n"
+    return process
+
+
+@pytest.mark.parametrize("command", KILLABLE.values(), ids=KILLABLE.keys())
+def test_no_process_survives_the_sigkill_of_its_entrypoint(command: list[str]) -> None:
+    reading, writing = os.pipe()
+    with start(command, writing) as process, os.fdopen(reading, "rb") as pipe:
+        os.close(writing)
+        assert b"ready" in pipe.readline()
+        guard_of(process)
+        process.kill()
+        pipe.read()  # to its end: nobody has it open any more
+
+
+def test_a_guard_needs_no_signals_and_is_gone_after_a_clean_end() -> None:
+    reading, writing = os.pipe()
+    with start(programs.SLEEPER, writing) as process, os.fdopen(reading, "rb") as pipe:
+        os.close(writing)
+        assert pipe.readline() == b"ready\n"
+        guard = guard_of(process)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(guard, number)
+        process.send_signal(signal.SIGINT)  # trio.run raises KeyboardInterrupt: a clean end
+        pipe.read()
+        process.wait(timeout=10)
+        assert not Path(f"/proc/{guard}").exists()
+
+
+def guard_of(process: "subprocess.Popen[bytes]") -> int:
+    """Wait until the guard is there."""
+    while True:
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            command_line = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"guard_program.py" in command_line:
+                return int(child)
+        assert process.poll() is None
