@@ -112,7 +112,7 @@ def test_stopped_before_anything_ran_is_no_success(entrypoint: Entrypoint) -> No
 FORWARDING = """
 from trio_entrypoint import forward_signals
 class Target:
-    async def reload(self):
+    def reload(self):
         print("reload", flush=True)
     def signal(self, number):
         print("signal", number, flush=True)

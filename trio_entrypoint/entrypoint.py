@@ -147,8 +147,11 @@ class _Shutdown:
             self._stop()
 
     def ignore(self) -> None:
-        """From now on nothing stops the program from ending with its own status."""
-        for number in self._stop_signals:
+        """From now on nothing keeps the program from ending with its own status.
+
+        Not by handlers: Python takes its handlers away before it ends.
+        """
+        for number in FORWARDABLE:
             signals.signal(number, signals.SIG_IGN)
 
     @property
