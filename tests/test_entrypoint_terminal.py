@@ -72,8 +72,9 @@ def test_a_shell_has_job_control(shell: Terminal) -> None:
     shell.shows("a job")
     shell.type("\x1a")  # Ctrl-Z
     shell.shows("Stopped")
-    shell.type("jobs; kill -9 %1; exit 4\nexit 4\n")
-    shell.shows("Stopped")
+    shell.type("kill -9 %1; wait; echo over\n")
+    shell.shows("over")
+    shell.type("exit 4\n")
     assert shell.exit_status() == 4
 
 
