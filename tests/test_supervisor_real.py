@@ -1,0 +1,170 @@
+"""The supervisor over real processes, a real activation file and real archives."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+from configurations import archive, move_into_place
+
+from trio_entrypoint import (
+    Always,
+    Backoff,
+    Cause,
+    Command,
+    ConfigurationState,
+    ExitStatus,
+    Hooks,
+    OpenProcess,
+    ProcessState,
+    Supervisor,
+    open_file_activation,
+    open_process,
+    open_tar_configuration,
+)
+from trio_entrypoint.testing import recording
+
+AT_ONCE = Always(backoff=Backoff(initial=0.0))
+
+
+def application(log: Path) -> OpenProcess:
+    """Says on what configuration it was started; ends at once if that says 'fail'."""
+    script = (
+        'c=$(cat "$TRIO_ENTRYPOINT_GENERATION"/app.conf); echo "$c" >> "$0";'
+        'test "$c" != fail || exit 3; exec sleep 1000'
+    )
+    return partial(open_process, ["sh", "-c", script, str(log)], grace_period=2.0)
+
+
+async def until_lines(log: Path, expected: list[str]) -> None:
+    """Wait until the application has written these lines."""
+    with trio.fail_after(30):
+        while not log.exists() or log.read_text().split() != expected:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def test_it_starts_switches_refuses_restarts_and_stops(tmp_path: Path) -> None:
+    active, tar, log = tmp_path / "active", tmp_path / "config.tar", tmp_path / "log"
+    async with (
+        open_file_activation(active) as activation,
+        open_tar_configuration(tar, tmp_path / "etc") as configuration,
+    ):
+        supervisor = Supervisor(
+            application(log), activation=activation, configuration=configuration, restart=AT_ONCE
+        )
+        async with recording(supervisor.events) as seen, trio.open_nursery() as nursery:
+            _ = configuration.results  # asked for from the beginning
+            nursery.start_soon(supervisor.run)
+            move_into_place(tar, archive({"app.conf": "one"}))
+            await supervisor.wait_for(lambda state: state.applied)
+            active.touch()
+            await until_lines(log, ["one"])
+            move_into_place(tar, archive({"app.conf": "two"}))
+            await until_lines(log, ["one", "two"])
+            move_into_place(tar, b"this is no archive")
+            while (await configuration.results.receive()).error is None:
+                pass
+            pid = supervisor.state.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until_lines(log, ["one", "two", "two"])
+            active.unlink()
+            state = await supervisor.wait_for(lambda state: state.process is ProcessState.INACTIVE)
+            assert state.pid is None
+            nursery.cancel_scope.cancel()
+    assert Cause.CONFIGURATION_REFUSED in [one.cause for one in seen]
+    assert ExitStatus(signal=signal.SIGKILL) in [one.status for one in seen]
+
+
+async def test_a_configuration_whose_process_dies_is_rolled_back_for_real(tmp_path: Path) -> None:
+    tar, log = tmp_path / "config.tar", tmp_path / "log"
+    move_into_place(tar, archive({"app.conf": "good"}))
+    async with open_tar_configuration(tar, tmp_path / "etc") as configuration:
+        supervisor = Supervisor(
+            application(log), configuration=configuration, restart=AT_ONCE, confirm_within=0.5
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            await supervisor.wait_for(
+                lambda state: state.configuration is ConfigurationState.APPLIED
+            )
+            move_into_place(tar, archive({"app.conf": "fail"}))
+            await until_lines(log, ["good", "fail", "good"])
+            assert (tmp_path / "etc" / "app.conf").read_text() == "good"
+            # The same bytes again are refused, others are tried.
+            move_into_place(tar, archive({"app.conf": "fail"}))
+            move_into_place(tar, archive({"app.conf": "better"}))
+            await until_lines(log, ["good", "fail", "good", "better"])
+            nursery.cancel_scope.cancel()
+
+
+ENTRYPOINT = """
+import sys
+from functools import partial
+import trio
+from trio_entrypoint import Supervisor, open_tar_configuration
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_supervisor_real import application
+
+async def main(directory, within):
+    async with open_tar_configuration(directory / "config.tar", directory / "etc") as tar:
+        await Supervisor(
+            application(directory / "log"), configuration=tar, confirm_within=within
+        ).run()
+
+trio.run(main, Path(sys.argv[1]), float(sys.argv[3]))
+"""
+
+
+async def test_an_entrypoint_killed_during_a_trial_goes_back_to_what_it_trusted(
+    tmp_path: Path,
+) -> None:
+    root = str(Path(__file__).parent)
+
+    def entrypoint(within: float) -> OpenProcess:
+        command = [sys.executable, "-c", ENTRYPOINT, str(tmp_path), root, str(within)]
+        return partial(open_process, command, grace_period=5.0)
+
+    trusted = tmp_path / "etc"
+    move_into_place(tmp_path / "config.tar", archive({"app.conf": "good"}))
+    async with entrypoint(0.1)():
+        await until_lines(tmp_path / "log", ["good"])
+        await trio.sleep(1)  # it is confirmed meanwhile
+    move_into_place(tmp_path / "config.tar", archive({"app.conf": "untried"}))
+    async with entrypoint(1000.0)() as process:
+        await until_lines(tmp_path / "log", ["good", "untried"])
+        process.kill()
+    assert (trusted / "app.conf").read_text() == "untried"
+    async with entrypoint(1000.0)():
+        await until_lines(tmp_path / "log", ["good", "untried", "good"])
+        assert (trusted / "app.conf").read_text() == "good"
+
+
+async def test_command_hooks_get_the_environment_of_the_process(tmp_path: Path) -> None:
+    tar, told = tmp_path / "config.tar", tmp_path / "told"
+    move_into_place(tar, archive({"app.conf": "one"}))
+    command = Command(["sh", "-c", 'cat "$TRIO_ENTRYPOINT_GENERATION"/app.conf > "$0"', str(told)])
+    async with open_tar_configuration(tar, tmp_path / "etc") as configuration:
+        supervisor = Supervisor(
+            application(tmp_path / "log"),
+            configuration=configuration,
+            hooks=Hooks(before_start=[command]),
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            assert told.read_text() == "one"
+            nursery.cancel_scope.cancel()
+
+
+def test_importing_the_supervisor_loads_nothing_that_it_may_never_use() -> None:
+    heavy = ["asyncio", "h11", "http", "tarfile", "pytest", "trio_entrypoint.process", "trio_util"]
+    script = (
+        "import sys, trio; before = set(sys.modules); import trio_entrypoint.supervisor;"
+        f"print(sorted((set(sys.modules) - before) & set({heavy!r})))"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert output.stdout.strip() == b"[]"
