@@ -176,7 +176,7 @@ def read_page(page: Path) -> None:
             match block.language:
                 case "sh" if runs_checks(block):
                     pass  # this is one of them
-                case "sh" if re.match(r"trio-entrypoint run\b", block.text):
+                case "sh" if re.match(r"trio-entrypoint run\b(?!.*--print-config)", block.text):
                     run_until_started(block, ["bash", "-c", block.text])
                 case "sh" if has_output:
                     looked = block

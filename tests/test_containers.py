@@ -68,6 +68,25 @@ def test_what_the_manifests_refer_to_is_there() -> None:
     assert named("Service", "site")["spec"]["selector"].items() <= labels.items()
 
 
+def test_the_drop_in_of_the_deployment_fits_the_file_of_the_image(tmp_path: Path) -> None:
+    file = tmp_path / "entrypoint.toml"
+    file.write_text((EXAMPLE / "entrypoint.toml").read_text())
+    drop_in = named("ConfigMap", "site-entrypoint")["data"]["activation.toml"]
+    (tmp_path / "entrypoint.toml.d").mkdir()
+    (tmp_path / "entrypoint.toml.d/activation.toml").write_text(drop_in)
+    (container,) = pod()["containers"]
+    variables = {variable["name"]: "some-name" for variable in container["env"]}
+    checked = subprocess.run(
+        [sys.executable, "-m", "trio_entrypoint.cli", "check", "-f", str(file)],
+        env={"PATH": os.environ["PATH"] + ":/usr/sbin", **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+    how_to = (PROJECT / "docs/how-to/active-backup.md").read_text()
+    assert drop_in in how_to, "the page shows another one"
+
+
 def test_the_archive_in_the_config_map_is_the_site() -> None:
     archive = base64.b64decode(
         named("ConfigMap", "site")["binaryData"]["site.tar"].replace("\n", ""), validate=True

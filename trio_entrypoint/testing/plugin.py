@@ -1,6 +1,6 @@
 """A pytest plugin: the fakes as fixtures. It is found by pytest, nothing needs to be enabled.
 
-Use it with pytest-trio, whose `autojump_clock` lets an hour pass in no time:
+Use it with pytest-trio, whose `autojump_clock` lets an hour pass in no time::
 
     async def test_it_runs_exactly_while_active(
         autojump_clock, fake_process, fake_activation, nursery
