@@ -157,13 +157,18 @@ class Store:
             self.remove(failed)
 
     def read_refused(self) -> None:
-        """Find out which sources are refused, and why."""
+        """Find out which sources are refused, and why.
+
+        A refusal counts until another source has proved itself: a later generation is in
+        place, and not on trial.
+        """
+        present = NOTHING if self.current is None else self.current.number
         self.refused = {}
         for number in self._numbers():
             reason = self._mark(number, _REFUSED)
             digest = self._digest(number)
-            in_place = self.current is not None and self.current.number == number
-            if reason is not None and digest is not None and not in_place:
+            counts = number > present or (self.on_trial and number != present)
+            if reason is not None and digest is not None and counts:
                 self.refused[digest] = reason
 
     # --- going forward --------------------------------------------------------------------
@@ -235,6 +240,8 @@ class Store:
         """
         self._switch(staged)
         self.on_trial = trial
+        if not trial:
+            self.refused = {}
 
     def _switch(self, to: Sealed) -> None:
         names = list(to.manifest.top_level())
@@ -259,6 +266,7 @@ class Store:
         if self.current is not None and self.on_trial:
             os.unlink(self._path(self.current.number, _TRIAL))
             self.on_trial = False
+            self.refused = {}
 
     # --- going back -----------------------------------------------------------------------
 
