@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_entrypoint._files.errors import SourceError
+    from trio_entrypoint._files.generations import InUseError
     from trio_entrypoint._linux.early import block_signals
     from trio_entrypoint._remote.etcd import EtcdAuth
     from trio_entrypoint._remote.http import Tls
@@ -157,6 +158,7 @@ __all__ = [
     "Hooks",
     "HttpProbe",
     "Ignore",
+    "InUseError",
     "LeaseActivation",
     "Limit",
     "LogFile",
@@ -263,6 +265,7 @@ _HOME = {
     "RestartPolicy": "policies",
     "SettingError": "process",
     "SignalTarget": "entrypoint",
+    "InUseError": "_files.generations",
     "SourceError": "_files.errors",
     "State": "states",
     "Supervisor": "supervisor",
