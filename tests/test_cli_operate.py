@@ -127,6 +127,15 @@ def test_an_operator_sees_and_changes_everything(world: World) -> None:
     assert {"the process was executed", "the process ended"} <= {one["event"] for one in logged}
 
 
+def test_waiting_begins_before_the_entrypoint_does(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRIO_ENTRYPOINT_SOCKET": str(tmp_path / "socket")}
+    waiter = subprocess.Popen([*COMMAND, "wait-ready", "--timeout", "30", "db"], env=environment)
+    time.sleep(0.5)  # it may come later than the entrypoint as well
+    world = World(tmp_path)
+    assert waiter.wait(30) == 0
+    world.end()
+
+
 def test_a_rollback_brings_the_configuration_before_back(world: World) -> None:
     world.active.touch()
     for text in ("one", "two"):

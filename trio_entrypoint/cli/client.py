@@ -43,7 +43,12 @@ class ClientError(Exception):
 
 
 def request(
-    path: str, command: str, arguments: Mapping[str, object], *, within: float | None = None
+    path: str,
+    command: str,
+    arguments: Mapping[str, object],
+    *,
+    within: float | None = None,
+    listening_within: float = 0.0,
 ) -> Iterator[object]:
     """Ask the entrypoint that listens at `path`, and give the items of its answer.
 
@@ -52,11 +57,12 @@ def request(
         command: One of `protocol.COMMANDS`.
         arguments: What the command takes.
         within: Seconds to wait for each item; None for a command that may be silent for long.
+        listening_within: Seconds to wait for an entrypoint to listen there at all.
 
     Raises:
         ClientError: With the exit status that the command line gives.
     """
-    with _connect(path) as connection:
+    with _connect(path, listening_within) as connection:
         try:
             with suppress(BrokenPipeError):  # refused unread: why is there to be read
                 connection.sendall(encode_request(command, arguments))
@@ -80,31 +86,33 @@ def request(
             raise ClientError(EX_UNAVAILABLE, f"{path}: {error.strerror}") from None
 
 
-def _connect(path: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(_ANSWER_WITHIN)
-    deadline = time.monotonic() + _ANSWER_WITHIN
+def _connect(path: str, listening_within: float) -> socket.socket:
+    began = time.monotonic()
     while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_ANSWER_WITHIN)
         try:
             connection.connect(path)
         except BlockingIOError:  # its backlog is full: the one case where connecting waits
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
+            patience = _ANSWER_WITHIN
             status, message = EX_TEMPFAIL, "the entrypoint is too busy"
         except PermissionError:
+            patience = 0.0
             status, message = EX_NOPERM, "no permission: be root, or the entrypoint's user"
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            status = EX_UNAVAILABLE
+            patience, status = listening_within, EX_UNAVAILABLE
             message = (
                 "no entrypoint listens there; --socket or TRIO_ENTRYPOINT_SOCKET says where one "
                 "does, and an entrypoint listens only with --control or [control]"
             )
         except OSError as error:
-            status, message = EX_UNAVAILABLE, str(error)
+            patience, status, message = 0.0, EX_UNAVAILABLE, str(error)
         else:
             return connection
         connection.close()
+        if time.monotonic() - began < patience:
+            time.sleep(0.05)
+            continue
         raise ClientError(status, f"{path}: {message}")
 
 

@@ -239,7 +239,8 @@ exit status:
         "wait until the services are ready",
         (_SOCKET, Flag("--timeout", "seconds to wait at most", "", "SECONDS", type=float)),
         "SERVICE",
-        "Exits with 0 as soon as all of them are ready, and with 75 when the time is over.",
+        "Exits with 0 as soon as all of them are ready, and with 75 when the time is over. With "
+        "--timeout it waits for the entrypoint, too, if none listens yet.",
         "  trio-entrypoint wait-ready --timeout 30 web db",
     ),
     "completion": Command(

@@ -29,7 +29,15 @@ def operate(command: str, options: Mapping[str, Any]) -> int:
         arguments["follow"] = True
     # What waits for the services waits as long as they take.
     patient = follow or command in ("wait-ready", "stop", "restart", "rollback", "reload")
-    items = request(path, command, arguments, within=None if patient else 10.0)
+    # Who waits for services waits for their entrypoint, too.
+    patience = options["timeout"] or 0.0 if command == "wait-ready" else 0.0
+    items = request(
+        path,
+        command,
+        arguments,
+        within=None if patient else 10.0,
+        listening_within=patience,
+    )
     try:
         _show(command, items, options)
     except ClientError as error:
