@@ -1,5 +1,6 @@
 """Keys of a real etcd become a directory: all of one revision, or nothing."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -96,20 +97,34 @@ async def test_a_key_that_can_be_no_path_refuses_the_whole_configuration(
     assert not target.exists()
 
 
-async def test_more_than_one_page_of_keys_is_read_at_one_revision(
-    etcd: Cluster, tmp_path: Path
-) -> None:
+async def test_many_pages_of_keys_are_read_at_one_revision(etcd: Cluster, tmp_path: Path) -> None:
+    """Somebody writes the first and the last of them together, all the time."""
     for page in range(13):
-        put_all(etcd, {f"/many/{page}/{number}": f"{page}.{number}" for number in range(100)})
+        put_all(etcd, {f"/many/b{page}/{number}": f"{page}.{number}" for number in range(100)})
     target = tmp_path / "app"
+    number = itertools.count()
 
-    async with open_etcd_configuration(etcd.endpoints, "/many", target) as configuration:
-        result = await configuration.update()
+    def write_ends() -> None:
+        put_all(etcd, dict.fromkeys(("/many/a", "/many/c"), str(next(number))))
 
-    assert result.error is None
-    files = tree(target)
-    assert len(files) == 1300
-    assert files["12/99"] == "12.99"
+    async def write_all_the_time() -> None:
+        while True:
+            await trio.to_thread.run_sync(write_ends)
+
+    write_ends()
+    async with (
+        trio.open_nursery() as nursery,
+        open_etcd_configuration(etcd.endpoints, "/many", target) as configuration,
+    ):
+        nursery.start_soon(write_all_the_time)
+        for _ in range(5):
+            result = await configuration.update()
+            assert result.error is None
+            files = tree(target)
+            assert len(files) == 1302
+            assert files["a"] == files["c"]
+        nursery.cancel_scope.cancel()
+    assert files["b12/99"] == "12.99"
 
 
 async def test_a_configuration_over_its_limits_is_refused(etcd: Cluster, tmp_path: Path) -> None:

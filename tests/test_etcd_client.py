@@ -1,5 +1,6 @@
 """The client of etcd's gateway: who it trusts, who it is, and answers that make no sense."""
 
+import gc
 import json
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -296,3 +297,18 @@ async def test_a_transaction_sent_twice_creates_once(etcd: Cluster) -> None:
         found = await client.range(b"/twice")
         assert [kv.create_revision == kv.mod_revision for kv in found.keys] == [True]
         await client.revoke(lease)
+
+
+async def test_cancellation_at_any_moment_leaves_nothing_behind(etcd: Cluster) -> None:
+    """Neither a warning, which is an error here, nor a connection that the next one trips over."""
+    async with open_etcd(etcd.endpoints, attempt_timeout=5) as client:
+        for milliseconds in range(60):
+            with trio.move_on_after(milliseconds / 20_000):
+                while True:
+                    await client.range(b"/cancelled")
+            with trio.move_on_after(milliseconds / 10_000):
+                async with client.watch(b"/cancelled", from_revision=1) as events:
+                    async for _ in events:
+                        pass
+        gc.collect()
+        assert (await client.range(b"/cancelled")).keys == ()

@@ -215,13 +215,33 @@ class _PooledTransport:
             async with self._pool.stream(
                 method,
                 url,
-                headers=[("User-Agent", "trio-entrypoint"), *headers.items()],
-                content=body or None,
+                headers=[
+                    ("User-Agent", "trio-entrypoint"),
+                    ("Content-Length", str(len(body))),
+                    *headers.items(),
+                ],
+                content=_Body(body),
                 extensions=self._extensions,
             ) as response:
                 yield response
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
             raise UnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
+
+
+@final
+class _Body:
+    """A request's body; httpcore's own, a generator, complains when it is cancelled half-way."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = [data] if data else []
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 @final
