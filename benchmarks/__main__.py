@@ -24,7 +24,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few samples, small sizes")
     parser.add_argument("--only", help="contenders, separated by commas; default: all")
     parser.add_argument("--peers", type=Path, help="bin directory of the peers from PyPI")
-    parser.add_argument("--scratch", type=Path, help="where configurations are applied")
+    # Not in /tmp: whoever watches a path hears of what others make in the directories above.
+    parser.add_argument(
+        "--scratch", type=Path, default=Path("/var/tmp"), help="where configurations are applied"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results"), help="directory to write to"
     )

@@ -98,7 +98,10 @@ def measure(stage: Stage) -> Figure:
                 f"bursts: {EVENTS} at once, each second. Every write is three or more events of "
                 "inotify."
             ),
-            f"{ours or 'ours'} watches an activation file and a tar.",
+            (
+                f"{ours or 'ours'} watches an activation file and a tar, in a directory above which "
+                "nobody else makes files: that would wake it."
+            ),
         ],
     )
 
