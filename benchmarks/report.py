@@ -29,9 +29,10 @@ def number(value: float) -> str:
 
 def judge(figure: Figure, goal: Goal | Limit) -> tuple[str, Verdict | None]:
     """A goal in words, and whether our samples are below it; None when it was not measured."""
-    ours = figure.samples(goal.case, OURS)
+    ours = figure.samples(goal.case, goal.contender if isinstance(goal, Limit) else OURS)
     if isinstance(goal, Limit):
         words = f"{goal.case}: at most {number(goal.value)} {figure.unit}".rstrip()
+        words += f", {goal.contender}" if goal.contender != OURS else ""
         if not ours:
             return words, None
         summary = summarise(ours)

@@ -7,6 +7,8 @@ from typing import final
 
 import attrs
 
+from benchmarks.contenders.ours import NAME as OURS
+
 
 @final
 @attrs.frozen
@@ -40,6 +42,7 @@ class Limit:
 
     case: str
     value: float
+    contender: str = OURS
 
 
 @final

@@ -99,8 +99,8 @@ def measure(stage: Stage) -> Figure:
                 "inotify."
             ),
             (
-                f"{ours or 'ours'} watches an activation file and a tar, in a directory above which "
-                "nobody else makes files: that would wake it."
+                f"{ours or 'ours'} watches an activation file and a tar, in a directory above "
+                "which nobody else makes files: that would wake it."
             ),
         ],
     )
