@@ -43,7 +43,6 @@ The rules for the configuration, the first that holds counts:
 """
 
 import errno
-from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -209,7 +208,7 @@ class History:
 
     failures: int = 0
     """In a row."""
-    restarts: deque[float] = attrs.field(factory=deque[float])
+    restarts: list[float] = attrs.field(factory=list[float])
     """When the last ones were decided, at most as many as the limit allows."""
 
 
@@ -257,7 +256,7 @@ def after_end(
     assert not isinstance(policy, Never)
     if (limit := policy.limit) is not None:
         while history.restarts and history.restarts[0] <= now - limit.within:
-            history.restarts.popleft()
+            history.restarts.pop(0)
         if len(history.restarts) >= limit.count:
             facts.over = GiveUp(
                 outcome, f"more than {limit.count} restarts within {limit.within:g} s"

@@ -33,8 +33,9 @@ class Journal:
         self._since: float | None = None
         self._ended = False
         self._newest = NewestChannel[State]()
-        self._send, self._events = trio.open_memory_channel[Transition](math.inf)
-        self._recording = False
+        # Only who asks for events pays for them.
+        self._send: trio.MemorySendChannel[Transition] | None = None
+        self._events: trio.MemoryReceiveChannel[Transition] | None = None
         self._waiters: set[_Waiter] = set()
 
     @property
@@ -45,7 +46,10 @@ class Journal:
     @property
     def events(self) -> "trio.MemoryReceiveChannel[Transition]":
         """Every transition since this was first asked for."""
-        self._recording = True
+        if self._events is None:
+            self._send, self._events = trio.open_memory_channel[Transition](math.inf)
+            if self._ended:
+                self._send.close()
         return self._events
 
     def enter(
@@ -65,7 +69,7 @@ class Journal:
         if self._since is None or state.process is not before.process:
             self._since = now
         self.state = state
-        if self._recording:
+        if self._send is not None:
             transition = Transition(
                 time=now,
                 name=self._name,
@@ -80,7 +84,8 @@ class Journal:
             try:
                 self._send.send_nowait(transition)
             except trio.BrokenResourceError:  # whoever asked has closed the channel
-                self._recording = False
+                self._send.close()
+                self._send = None
         if state != before:
             self._newest.send(state)
             for waiter in self._waiters:
@@ -115,6 +120,7 @@ class Journal:
     ) -> None:
         self._ended = True
         self._newest.__exit__(exc_type, exc_value, traceback)
-        self._send.close()
+        if self._send is not None:
+            self._send.close()
         for waiter in self._waiters:
             waiter.over.set()

@@ -1,7 +1,6 @@
 """One run of a supervised process: its hooks, its end, its cancel scope."""
 
 import math
-from collections import deque
 from contextlib import ExitStack
 from typing import final
 
@@ -32,7 +31,7 @@ class ProcessRun:
     def __init__(
         self,
         service: Service,
-        initial: deque[Hook],
+        initial: list[Hook],
         configuration: ConfigurationHandler[Result] | None,
         token: str | None,
         tell: Tell,
@@ -52,7 +51,7 @@ class ProcessRun:
         self._tell = tell
         self._scope = trio.CancelScope()
         self._pins = ExitStack()
-        self._reload_pins: deque[ExitStack] = deque()
+        self._reload_pins: list[ExitStack] = []
         self._gone_by = math.inf
         self._stopping = trio.CancelScope()
         self._asked = False
@@ -91,7 +90,7 @@ class ProcessRun:
             return
         self._reload_pins.append(pin)
         if len(self._reload_pins) > 2:
-            self._reload_pins.popleft().close()
+            self._reload_pins.pop(0).close()
 
     def _fail(self, cause: Cause, error: Exception) -> None:
         if self._failure is None and self.stopped_by is None:
@@ -127,7 +126,7 @@ class ProcessRun:
         try:
             while self._initial:
                 await call(self._initial[0], hooks.timeout, self._env)
-                self._initial.popleft()
+                self._initial.pop(0)
             for hook in hooks.before_start:
                 await call(hook, hooks.timeout, self._env)
         except Exception as error:  # noqa: BLE001 - the user's code

@@ -5,7 +5,6 @@ other one (`_configure.py`) applies configurations. What each of them has to do 
 `_decisions.py`, by pure functions; the rules and a drawing are there.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -137,7 +136,7 @@ class Supervisor:
         self._service = Service(
             open_process=open_process, readiness=readiness, health=health, hooks=hooks
         )
-        self._initial = deque(hooks.initial)
+        self._initial = list(hooks.initial)
         self._facts = Facts(
             active=activation is None,
             configured=configuration is not None,
@@ -263,7 +262,9 @@ class Supervisor:
             raise RuntimeError(f"{self.name}: this supervisor has been run already")
         self._ran = True
         supervision = self._supervision
-        tasks: list[Callable[[], Awaitable[object]]] = [self._configurator.work]
+        tasks: list[Callable[[], Awaitable[object]]] = []
+        if self._configuration is not None or reloads(self._on_change):
+            tasks.append(self._configurator.work)
         if self._activation is not None:
             tasks.append(partial(self._watch_activation, self._activation))
         if self._configuration is not None:
