@@ -49,4 +49,7 @@ def _library(job: Job) -> Sequence[str]:
     return [sys.executable, "-I", str(job.directory / "entrypoint.py")]
 
 
-CONTENDERS = (Contender(name=NAME, package=NAME, program=NAME, prepare=_command, activates=True),)
+CONTENDERS = (
+    Contender(name=NAME, package=NAME, program=NAME, prepare=_command, activates=True),
+    Contender(name=LIBRARY, package=NAME, program=NAME, prepare=_library),
+)
