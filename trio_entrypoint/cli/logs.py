@@ -30,6 +30,7 @@ LogFormat = Literal["auto", "columns", "json"]
 
 _QUEUED = 2000
 _FLUSH_WITHIN = 1.0
+_GATHERED_FOR = 0.02
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -97,6 +98,9 @@ class _Queue(logging.Handler):
             self._wake = partial(token.run_sync_soon, woken.set)
             if not self._waiting:
                 await woken.wait()
+                # What follows from one event comes in one piece, and the thread does not take
+                # the interpreter from a restart that has just begun.
+                await trio.sleep(_GATHERED_FOR)
             # Whoever does not read its lines keeps this thread, which is left alone at the end.
             await trio.to_thread.run_sync(self._write_waiting, abandon_on_cancel=True)
 
