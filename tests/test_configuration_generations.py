@@ -138,7 +138,7 @@ async def test_a_staged_update_follows_a_rollback_that_came_first(tmp_path: Path
 
 def tar_source(path: Path) -> Callable[[], AbstractContextManager[Snapshot]]:
     source = path / "c.tar"
-    source.write_bytes(archive({"a": "1" * 2_000_000}))
+    source.write_bytes(archive({"a": "1" * 5_000_000}))
     return lambda: TarSource(source).snapshot(lambda: None)
 
 

@@ -140,6 +140,20 @@ def test_modes_lose_what_is_beyond_permissions(tmp_path: Path) -> None:
     assert entries["setuid"].mode == 0o755
 
 
+def test_a_header_full_of_large_bytes_has_a_sum_like_any_other(tmp_path: Path) -> None:
+    name = os.fsdecode(b"/".join([b"\xff" * 90] * 2))
+    data = members(
+        member(name, data=b"1"), member("link", tarfile.SYMTYPE, link=os.fsdecode(b"\xfe" * 100))
+    )
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(b"\xff" * 100)
+    ustar = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+    assert sum(ustar) > 65521
+    unpack(data, tmp_path / "gnu")
+    unpack(members(ustar), tmp_path / "ustar")
+    assert os.readlink(tmp_path / "ustar" / name) == info.linkname
+
+
 def test_of_two_members_of_one_name_the_later_wins(tmp_path: Path) -> None:
     data = members(member("a", data=b"1"), member("a", data=b"22"))
     unpack(data, tmp_path / "out")

@@ -355,7 +355,12 @@ class Store:
                 if newer or self.on_trial:
                     unwanted.append(Unwanted(number, whole=False))
                     continue
-            elif not newer and trusted < self._keep and self._trusted(number):
+            elif (
+                not newer
+                and trusted < self._keep
+                and self._trusted(number)
+                and self._digest(number) is not None
+            ):
                 trusted += 1
                 continue
             unwanted.append(Unwanted(number, whole=True))

@@ -27,7 +27,7 @@ from trio_entrypoint.configuration.validation import Validate
 
 # A small archive is read once, into memory; a large one twice, so that its digest is known
 # before anything is written, and what was written is what has that digest.
-_SMALL = 1024 * 1024
+_SMALL = 4 * 1024 * 1024
 
 
 @final
