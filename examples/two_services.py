@@ -82,7 +82,7 @@ async def main(database_port: int, web_port: int, independent: bool) -> ExitStat
     services = [database(database_port), web(web_port)]
     failures: list[GaveUp] = []
 
-    async def supervise(
+    async def supervise(  # noqa: ASYNC114, ASYNC128 - the supervisor tells when it is ready
         service: Supervisor, *, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED
     ) -> None:
         # The policy of the group, in three lines: who gives up either takes the others along,

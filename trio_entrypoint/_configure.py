@@ -169,7 +169,7 @@ class Configurator:
             actions = action if isinstance(action, list) else []
             if not await self._reload(actions, Cause.CONFIGURATION_APPLIED) and actions:
                 # It ended meanwhile, and its successor may have read either configuration.
-                facts.stale = supervision.run is not None
+                facts.stale = self._supervision.run is not None
                 supervision.look(Cause.CONFIGURATION_APPLIED)
 
     @property
