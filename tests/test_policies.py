@@ -76,6 +76,11 @@ def test_a_delay_is_never_negative_nor_above_the_maximum(
     delay = backoff.delay(failures, random)
     assert 0 <= delay <= backoff.maximum
     assert backoff.delay(1, random) == 0
+    assert backoff.initial or delay == 0
+
+
+def test_no_number_of_failures_makes_a_delay_out_of_none() -> None:
+    assert Backoff(initial=0.0).delay(10**6, 0.0) == 0.0
 
 
 def test_jitter_only_shortens_a_delay() -> None:

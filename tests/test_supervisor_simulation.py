@@ -156,6 +156,8 @@ class World(trio.abc.Instrument):
         self.over = False
         self.outcome: object = None
         self.seen = 0
+        self.switches = 0 if self.configuration is None else len(self.configuration.history)
+        self.instant = not service.failing_hook
         self.violation: str | None = None
         self.supervisor = Supervisor(
             self.open_process,
@@ -229,6 +231,19 @@ class World(trio.abc.Instrument):
                 return f"a process was started on {run.env}, in place is {in_place}"
             if in_place not in self.configuration.pinned:
                 return "a process runs on a generation that is not pinned"
+        return self._configuration_violation()
+
+    def _configuration_violation(self) -> str | None:
+        if self.configuration is None:
+            return None
+        if len(self.configuration.history) > self.switches:
+            self.switches = len(self.configuration.history)
+            if self.process.alive and isinstance(self.service.on_change, Restart):
+                return "the configuration was switched under a process"
+        if self.service.confirm and self.service.ready_probe:
+            for generation in self.configuration.trusted:
+                if self.contents.get(generation.digest) == "slowpoke":
+                    return "a configuration is trusted whose process is never ready"
         return None
 
     # --- what must be so whenever nothing moves
@@ -253,11 +268,24 @@ class World(trio.abc.Instrument):
             assert alive or going_down or state.process in DOWN, state
         if wanted:
             assert state.process not in DOWN, state
+        if self.instant:
+            assert state.process is not ProcessState.STARTING, state
+        self.check_trial()
         if alive and self.configuration is not None and state.process is ProcessState.READY:
             assert self.configuration.pinned
         if alive and self.activation is not None and not going_down:
             token = alive[0].env.get(FENCING_TOKEN_VARIABLE)
             assert token == self.token, (token, self.token)
+
+    def check_trial(self) -> None:
+        """A configuration on trial whose process died is not in place, if there is another."""
+        if self.configuration is None or not self.service.confirm or not self.process.runs:
+            return
+        last, in_place = self.process.runs[-1], self.configuration.generation
+        died = last.status is not None and not {9, 15} & set(last.signals)
+        trusted = self.configuration.trusted
+        if died and in_place is not None and trusted and in_place not in trusted:
+            assert last.env[GENERATION_VARIABLE] != str(in_place.path), "it was not rolled back"
 
     token: str | None = None
 
@@ -301,6 +329,8 @@ class HealthOf:
 
 
 async def act(world: World, step: tuple[object, ...]) -> None:
+    if step[0] in ("start_takes", "stop_takes", "change") and 0.0 not in step:
+        world.instant = False
     match step:
         case ("sleep", float(time)):
             await trio.sleep(time)

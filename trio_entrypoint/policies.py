@@ -83,7 +83,7 @@ class Backoff:
             failures: 1 for the first failure, which is answered at once.
             random: A number from 0 to 1 that decides how much of the jitter is used.
         """
-        if failures <= 1:
+        if failures <= 1 or self.initial == 0:
             return 0.0
         try:
             delay = min(self.initial * self.factor ** (failures - 2), self.maximum)
