@@ -50,6 +50,8 @@ class CombinedActivation:
 
     def _tell(self, index: int, event: ActivationChanged) -> None:
         self._newest[index] = event
+        if self.active and not self._all_told():
+            return  # another event is on its way: nothing is made of half of the news
         # Only who ends the activity, or hurries the end, has a say in its deadline.
         deadlines = [] if event.deadline is None else [event.deadline]
         if not self._told.active and self._told.deadline is not None:
@@ -59,8 +61,13 @@ class CombinedActivation:
             self._told = state
             self._channel.send(state)
 
+    def _all_told(self) -> bool:
+        """Whether each handler is what its newest event says."""
+        pairs = zip(self._handlers, self._newest, strict=True)
+        return all(handler.active == event.active for handler, event in pairs)
+
     def _active_or(self, deadline: float | None) -> ActivationChanged:
-        if not self._combine(event.active for event in self._newest):
+        if not self.active:
             return ActivationChanged(active=False, deadline=deadline)
         tokens = (event.token for event in self._newest if event.active and event.token)
         return ActivationChanged(active=True, token=next(tokens, None))
