@@ -64,7 +64,7 @@ def shell() -> Generator[Terminal]:
     os.close(terminal.fd)
 
 
-JOB = """sh -c 'echo a job; exec sleep 1000'"""
+JOB = """sh -c 'echo a" "job; exec sleep 1000'"""  # the shell shows what is typed, too
 
 
 def test_a_shell_has_job_control(shell: Terminal) -> None:
@@ -72,8 +72,8 @@ def test_a_shell_has_job_control(shell: Terminal) -> None:
     shell.shows("a job")
     shell.type("\x1a")  # Ctrl-Z
     shell.shows("Stopped")
-    shell.type("kill -9 %1; wait; echo over\n")
-    shell.shows("over")
+    shell.type("kill -9 %1; wait; echo it is' 'over\n")
+    shell.shows("it is over")
     shell.type("exit 4\n")
     assert shell.exit_status() == 4
 
@@ -89,8 +89,8 @@ def test_ctrl_c_interrupts_the_foreground_job_only(shell: Terminal) -> None:
 
 
 def test_the_window_size_arrives(shell: Terminal) -> None:
-    shell.type("trap 'stty size' WINCH; echo ready\n")
-    shell.shows("ready")
+    shell.type("trap 'stty size' WINCH; echo all' 'set\n")
+    shell.shows("all set")
     shell.resize(33, 99)
     shell.type("\n")
     shell.shows("33 99")
