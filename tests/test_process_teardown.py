@@ -57,7 +57,17 @@ async def test_the_stop_signal_is_sent_once_however_often_stop_is_called() -> No
     async with programs.started(programs.COUNTS_TERM) as watched, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(watched.process.stop)
+        # Signals that are pending together count once: so these come one after the other.
+        await watched.printed(b"term 1")
+        for _ in range(3):
+            nursery.start_soon(watched.process.stop)
     assert watched.process.status == ExitStatus(code=1)
+
+
+async def test_a_stopped_process_is_continued_so_that_it_can_obey() -> None:
+    async with programs.started(programs.STOPPED, grace_period=1000) as watched:
+        with trio.fail_after(10):
+            assert await watched.process.stop() == ExitStatus(signal=signal.SIGTERM)
 
 
 async def test_a_cancelled_stop_goes_on_stopping() -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import attrs
 import trio
 
+from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.credentials import find_credentials
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, nested_marker
 from trio_entrypoint._linux.head_start import HeadStart
@@ -40,6 +41,7 @@ class Request:
     user: str | int | None
     group: str | int | None
     extra_groups: Sequence[str | int] | None
+    cgroup: bool
     launch: Launch
 
 
@@ -64,12 +66,14 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
         stack: Closes what the process needs for its whole life.
     """
     credentials = find_credentials(request.user, request.group, request.extra_groups)
+    marker = reaper.new_marker()
+    cgroup = _cgroup(marker, reaper, stack) if request.cgroup else None
     launch = attrs.evolve(
         request.launch,
+        cgroup=cgroup,
         credentials=credentials,
         terminal=request.launch.terminal and _in_foreground(),
     )
-    marker = reaper.new_marker()
     environment = _environment(request, {} if credentials is None else credentials.environment)
     environment[MARKER_VARIABLE.encode()] = nested_marker(marker).encode()
     if launch.cwd is not None:
@@ -92,7 +96,7 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
         opened.callback(os.close, writing)
         launcher = through_launcher(program, launch, writing)
         pid = spawn(launcher, new_session=not launch.terminal)
-        tree = Tree(pid, marker, reaper, session=not launch.terminal)
+        tree = Tree(pid, marker, reaper, session=not launch.terminal, cgroup=cgroup)
     if launch.terminal:
         stack.callback(_take_terminal_back)
     try:
@@ -111,6 +115,17 @@ def adopt(start: HeadStart, reaper: Reaper, stack: ExitStack) -> Started:
     tree = Tree(start.pid, start.marker, reaper, session=True)
     start.claim()
     return Started(start.pid, _pidfd(start.pid, stack), tree, ())
+
+
+def _cgroup(marker: str, reaper: Reaper, stack: ExitStack) -> Cgroup | None:
+    if reaper.hierarchy is None:
+        return None
+    try:
+        cgroup = Cgroup.make(reaper.hierarchy, marker)
+    except OSError:
+        return None
+    stack.callback(cgroup.remove)
+    return cgroup
 
 
 def _check_directory(path: bytes) -> None:

@@ -33,11 +33,12 @@ class Guard:
 
     pid: int
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, hierarchy: str | None) -> None:
         """Start it.
 
         Args:
             identity: What the markers of all runs of this entrypoint begin with.
+            hierarchy: Where the runs have their cgroups.
 
         Raises:
             OSError: There is neither a shell nor Python to run it, or no descriptor left.
@@ -45,7 +46,7 @@ class Guard:
         self._runs = os.memfd_create("trio-entrypoint-runs")
         reading, self._pipe = os.pipe()
         try:
-            self.pid = self._start(identity, reading)
+            self.pid = self._start(identity, hierarchy or "", reading)
         except OSError:
             os.close(self._runs)
             os.close(self._pipe)
@@ -66,9 +67,10 @@ class Guard:
         os.close(self._pipe)
         os.close(self._runs)
 
-    def _start(self, identity: str, reading: int) -> int:
+    def _start(self, identity: str, hierarchy: str, reading: int) -> int:
         python = os.fsencode(sys.executable)
-        program = (python, b"-I", b"-S", b"-B", os.fsencode(_PROGRAM), identity.encode())
+        arguments = (os.fsencode(_PROGRAM), identity.encode(), os.fsencode(hierarchy))
+        program = (python, b"-I", b"-S", b"-B", *arguments)
         # It belongs to what we belong to.
         marker = os.environb.get(MARKER_VARIABLE.encode())
         environment = {} if marker is None else {MARKER_VARIABLE.encode(): marker}

@@ -1,7 +1,7 @@
 """The program that a guard becomes when its entrypoint is gone: ends all of its processes.
 
-Run as `python -I -S -B guard_program.py IDENTITY`, with the list of runs as descriptor 3. On
-standard input it waits for the entrypoint's end, unless a shell did that already.
+Run as `python -I -S -B guard_program.py IDENTITY HIERARCHY`, with the list of runs as
+descriptor 3. On standard input it waits for the entrypoint's end, unless a shell did that.
 """
 
 import os
@@ -12,6 +12,7 @@ from contextlib import suppress
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from trio_entrypoint._linux.cgroup import PREFIX, Cgroup
 from trio_entrypoint._linux.procfs import Stat, read_stat, read_variable
 from trio_entrypoint._linux.signals import send
 
@@ -31,7 +32,18 @@ def main() -> None:
     deadline = time.monotonic() + TIMEOUT
     quiet = 0
     while quiet < QUIET_ROUNDS and time.monotonic() < deadline:
+        for cgroup in cgroups(*sys.argv[1:3]):
+            cgroup.kill()
         quiet = 0 if remains.kill() else quiet + 1
+    for cgroup in cgroups(*sys.argv[1:3]):
+        cgroup.remove()
+
+
+def cgroups(identity: str, hierarchy: str) -> list[Cgroup]:
+    """The cgroups of the runs; none if there is no hierarchy for them."""
+    names = os.listdir(hierarchy) if hierarchy else []
+    prefix = f"{PREFIX}{identity}."
+    return [Cgroup(f"{hierarchy}/{name}") for name in names if name.startswith(prefix)]
 
 
 class Remains:

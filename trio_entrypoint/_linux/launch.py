@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, final
 import attrs
 import trio
 
+from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.credentials import Credentials
 from trio_entrypoint._linux.spawn import Program, explained
 
@@ -30,6 +31,7 @@ class SettingError(OSError):
 class Launch:
     """What is set between fork and exec."""
 
+    cgroup: Cgroup | None = None
     oom_score_adj: int | None = None
     nice: int | None = None
     limits: Mapping[str, tuple[int, int, int]] = attrs.field(
@@ -69,6 +71,8 @@ class Launch:
         if self.no_new_privileges:
             words.append("no_new_privileges=")
         found = [word.encode() for word in words]
+        if self.cgroup is not None:
+            found.insert(0, b"cgroup=" + self.cgroup.entrance)
         if self.cwd is not None:
             found.append(b"cwd=" + self.cwd)
         return found

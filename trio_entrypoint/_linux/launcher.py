@@ -70,7 +70,14 @@ def set_umask(value: str) -> None:
     os.umask(int(value))
 
 
+def enter_cgroup(value: str) -> None:
+    """Move into a cgroup, by its `cgroup.procs`."""
+    with open(value, "w") as file:
+        file.write("0")
+
+
 SETTERS = {
+    "cgroup": enter_cgroup,
     "oom_score_adj": set_oom_score_adj,
     "nice": set_niceness,
     "limits": set_limit,

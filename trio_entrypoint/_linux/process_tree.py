@@ -12,6 +12,7 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.descendants import Run
 from trio_entrypoint._linux.procfs import Stat, read_stat
 from trio_entrypoint._linux.reaper import Reaper
@@ -33,17 +34,33 @@ class Tree:
     be made in the same synchronous step in which the main process was started.
     """
 
-    def __init__(self, main: int, marker: str, reaper: Reaper, *, session: bool) -> None:
+    def __init__(
+        self,
+        main: int,
+        marker: str,
+        reaper: Reaper,
+        *,
+        session: bool,
+        cgroup: Cgroup | None = None,
+    ) -> None:
         stat = read_stat(main)
         assert stat is not None
         self._run = Run(marker, main, stat.started, main if session else None)
         self._reaper = reaper
         reaper.register(self._run)
         self._told: set[tuple[int, int]] = set()
+        self._cgroup = cgroup
 
     def members(self) -> list[Stat]:
         """The living processes, as they are now."""
-        return self._reaper.members(self._run)
+        members = self._reaper.members(self._run)
+        if self._cgroup is not None:
+            known = {member.pid for member in members}
+            for pid in self._cgroup.pids():
+                stat = read_stat(pid) if pid not in known else None
+                if stat is not None and not stat.ended:
+                    members.append(stat)
+        return members
 
     def close(self) -> None:
         """Reap the main process, which has ended unless it survived SIGKILL."""
@@ -80,6 +97,8 @@ class Tree:
         """Send SIGKILL to every process; return those that were there."""
         # The group first: the kernel does that in one step, so nobody can fork out of it.
         send_to_group(self._run.main, signal.SIGKILL)
+        if self._cgroup is not None:
+            self._cgroup.kill()
         members = self.members()
         for member in members:
             send(member, signal.SIGKILL)

@@ -28,6 +28,7 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._linux.cgroup import find_hierarchy
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run, run_of, subtree
 from trio_entrypoint._linux.guard import Guard
 from trio_entrypoint._linux.head_start import unclaimed
@@ -54,6 +55,8 @@ class Reaper:
         self._identity = starts[0].identity if starts else os.urandom(8).hex()
         self._started = 0
         self.users = 0
+        self.hierarchy = find_hierarchy()
+        """Where each run gets a cgroup of its own; None if that cannot be."""
         self._guard: Guard | None = None
         self._guard_failed = False
         self._stack = ExitStack()
@@ -83,7 +86,7 @@ class Reaper:
         if self._guard is not None or self._guard_failed or self._pid == 1:
             return
         try:
-            self._guard = Guard(self._identity)
+            self._guard = Guard(self._identity, self.hierarchy)
         except OSError as error:
             self._guard_failed = True
             _logger.warning("processes would survive a SIGKILL of this program: %s", error)

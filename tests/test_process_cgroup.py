@@ -1,0 +1,57 @@
+"""In a cgroup of its own nothing of a process can be taken for another's, or get away."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import programs
+import pytest
+import trio
+
+from trio_entrypoint import open_process
+
+
+@pytest.fixture
+def hierarchy() -> Generator[Path]:
+    """The cgroup2 hierarchy, which has no cgroup of ours before and after."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup2 " in line:
+            found = Path(line.split()[4])
+            assert not list(found.glob("trio-entrypoint-*"))
+            yield found
+            assert not list(found.glob("trio-entrypoint-*"))
+            return
+    pytest.skip("there is no cgroup2 hierarchy")
+
+
+async def test_a_process_runs_in_a_cgroup_of_its_own(hierarchy: Path) -> None:
+    async with programs.started(["sh", "-c", "cat /proc/self/cgroup; echo ready"], cgroup=True):
+        assert len(list(hierarchy.glob("trio-entrypoint-*"))) == 1
+
+
+async def test_an_anonymous_daemon_is_known_to_be_this_process_and_no_other(
+    hierarchy: Path,
+) -> None:
+    for command in programs.AWKWARD.values():
+        async with programs.started(programs.ANONYMOUS_DAEMON, cgroup=True) as survivor:
+            async with programs.started(command, cgroup=True, grace_period=0.1):
+                pass
+            assert survivor.process.status is None
+            assert not survivor.all_gone()
+            stopped = await survivor.process.stop()
+            assert stopped.signal is not None
+
+
+async def test_a_failed_start_leaves_no_cgroup(hierarchy: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with open_process(["/no/such/program"], cgroup=True):
+            raise AssertionError
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_process(["true"], cgroup=True):
+            raise AssertionError
+    with trio.move_on_after(0.005):  # within the start, most of the time
+        async with open_process(["sleep", "1000"], cgroup=True):
+            await trio.sleep_forever()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
