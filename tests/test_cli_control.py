@@ -49,6 +49,11 @@ async def ask(path: Path, command: str, **arguments: object) -> list[object]:
 
 async def converse(path: Path, data: bytes) -> dict[str, Any]:
     """Send bytes as they are, and give the first line of the answer."""
+    with trio.fail_after(20):
+        return await _converse(path, data)
+
+
+async def _converse(path: Path, data: bytes) -> dict[str, Any]:
     async with await trio.open_unix_socket(str(path)) as stream:
         await stream.send_all(data)
         received = b""
