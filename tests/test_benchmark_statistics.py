@@ -69,3 +69,11 @@ def test_percentiles_are_interpolated() -> None:
     assert percentile([4, 1, 3, 2], 100) == 4
     with pytest.raises(ValueError, match="no samples"):
         percentile([], 50)
+
+
+def test_a_difference_that_hangs_on_a_few_samples_is_no_conclusion() -> None:
+    # The quartiles are close together, but the median could well be another one.
+    first, second = [10.0] * 6 + [30.0] * 2, [20.0] * 8
+    assert summarise(first).spread < 10
+    assert compare(first, second) is Verdict.UNDECIDED
+    assert compare(second, first) is Verdict.UNDECIDED
