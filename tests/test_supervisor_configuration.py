@@ -232,6 +232,32 @@ async def test_the_operator_reloads_or_where_there_is_no_reload_restarts(
     assert len(other.runs) == 2
 
 
+async def test_a_process_that_is_being_started_gets_the_configuration_put_in_place_meanwhile(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    process, configuration = FakeProcess(start_takes=5.0), FakeConfiguration("one")
+    supervisor = Supervisor(process, configuration=configuration, on_change=Ignore())
+    nursery.start_soon(supervisor.run)
+    await trio.sleep(2)
+    configuration.change("two")
+    assert generation(await process.wait_for_run(1)) == "/generations/2"
+
+
+async def test_a_process_that_has_just_ended_is_not_reloaded(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    supervisor = Supervisor(fake_process, on_change=Reload(SIGHUP))
+    async with recording(supervisor.events) as seen:
+        await nursery.start(supervisor.run)
+        fake_process.current.exit(1)
+        supervisor.reload()
+        await fake_process.wait_for_run(2)
+        await trio.sleep(1)
+    states = [one.after.process for one in seen if one.after.pid in (None, 1000)]
+    assert ProcessState.RELOADING not in states
+    assert fake_process.runs[0].signals == []
+
+
 # --- trials
 
 
