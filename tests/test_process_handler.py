@@ -71,23 +71,25 @@ async def test_the_program_starts_with_a_clean_slate() -> None:
     os.set_inheritable(inherited, True)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    command = [
-        "sh",
-        "-c",
-        "cat /proc/self/status /proc/self/stat; ls -l /proc/self/fd; echo ready",
-    ]
-    try:
-        async with programs.started(command) as watched:
-            output = watched.output.decode()
+    reading, writing = os.pipe()
+    try:  # directly: a shell would clear its mask
+        command = ["cat", "/proc/self/status", "/proc/self/stat"]
+        async with open_process(command, stdout=writing) as process:
+            await process.wait()
+        async with open_process(["ls", "-l", "/proc/self/fd"], stdout=writing) as listing:
+            await listing.wait()
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         signal.signal(signal.SIGHUP, before)
         os.close(inherited)
+        os.close(writing)
+    with os.fdopen(reading) as pipe:
+        output = pipe.read()
     masks = dict(line.split(":\t") for line in output.splitlines() if line.startswith("Sig"))
     assert int(masks["SigBlk"], 16) == 0
     # 32 and 33 are the C library's own: its posix_spawn ignores them, its threads set them.
     assert int(masks["SigIgn"], 16) & ~(0b11 << 31) == 0
-    assert f" {watched.process.pid} {watched.process.pid} 0 -1 " in output
+    assert f" {process.pid} {process.pid} 0 -1 " in output
     descriptors = {line.split()[8] for line in output.splitlines() if " -> " in line}
     assert descriptors == {"0", "1", "2", "3"}  # 3 is the listing's own
     assert "0 -> /dev/null" in output

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from trio_entrypoint import LogFile, LogLines, open_process
+from trio_entrypoint.output import Pump
 
 
 def sh(script: str) -> list[str]:
@@ -163,3 +164,25 @@ async def test_output_is_inherited_or_thrown_away() -> None:
     async with programs.started(sh("echo lost >&2; echo ready"), stderr="null") as watched:
         await watched.process.wait()
     assert watched.output == b"ready\n"
+
+
+async def test_what_is_in_the_pipe_when_all_processes_are_gone_is_read() -> None:
+    class Collected:
+        def __init__(self) -> None:
+            self.data = b""
+
+        def write(self, data: bytes) -> None:
+            self.data += data
+
+        def close(self) -> None:
+            self.data += b" closed"
+
+    reading, writing = os.pipe()
+    os.write(writing, b"last words")
+    gone, sink = trio.Event(), Collected()
+    gone.set()
+    with trio.fail_after(10):
+        await Pump(reading, sink, "output of a test").run(gone)
+    assert sink.data == b"last words closed"
+    os.close(writing)
+    os.close(reading)
