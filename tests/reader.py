@@ -25,7 +25,7 @@ from selectors import EVENT_READ, DefaultSelector
 
 from pages import DOCS, PROJECT, Block, blocks
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that one block may take."""
 
 HOME = Path("/home/reader")

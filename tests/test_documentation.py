@@ -39,7 +39,7 @@ def read(page: Path) -> subprocess.CompletedProcess[str]:
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
 
 
@@ -60,6 +60,7 @@ def readings(request: pytest.FixtureRequest) -> Iterator[Readings]:
         yield {page: readers.submit(read, page) for page in pages}
 
 
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize("page", pages_with(DONE), ids=name)
 def test_a_reader_gets_what_the_page_says(page: Path, readings: Readings) -> None:
     reading = readings[page].result()
@@ -76,6 +77,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     assert not unknown, "give it one of the languages in tests/pages.py, or a path as its caption"
 
 
+@pytest.mark.timeout(330)
 def test_a_newcomer_gets_from_the_readme_to_nginx_in_an_empty_root(tmp_path: Path) -> None:
     """With a Python, nginx and a network; no home, no configuration, no package, no cache."""
     if os.geteuid() != 0:
