@@ -162,7 +162,7 @@ configuration = {{ file = "{self.source}", target = "{directory}/etc/app.conf" }
             return 0, ""
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
@@ -173,7 +173,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World, None, No
     world = World(tmp_path_factory.mktemp("http"))
     yield world
     world.process.terminate()
-    assert world.process.wait(20) == 143
+    assert world.process.wait(60) == 143
 
 
 def test_ready_is_what_is_active_and_ready(world: World) -> None:

@@ -66,14 +66,14 @@ configuration = {{ file = "{self.source}", target = "{self.target}" }}
 
     @staticmethod
     def until(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
 
     def end(self) -> None:
         self.process.terminate()
-        assert self.process.wait(20) in (143, 6)
+        assert self.process.wait(60) in (143, 6)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_following_shows_what_happens_and_ends_with_the_entrypoint(world: World)
     assert json.loads(follower.stdout.readline())["event"] == "activated"
     assert json.loads(watcher.stdout.readline())["services"][0]["activation"] == "active"
     world.process.terminate()
-    assert follower.wait(20) == watcher.wait(20) == 69
+    assert follower.wait(60) == watcher.wait(60) == 69
     assert follower.stderr
     assert "the entrypoint ended" in follower.stderr.read()
     for stream in (follower.stdout, follower.stderr, watcher.stdout):

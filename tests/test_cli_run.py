@@ -28,7 +28,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def wait_until(condition: Callable[[], object], within: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], within: float = 60.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -203,7 +203,7 @@ def test_a_stop_signal_stops_the_application_with_its_own(
     assert process.stdout
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)
-    assert process.wait(20) == 5
+    assert process.wait(60) == 5
     assert process.stdout.read() == "quit\n"
 
 
@@ -214,7 +214,7 @@ def test_a_signal_during_the_start_is_not_lost() -> None:
         wait_until(partial(_blocks, process.pid, signal.SIGTERM))
         time.sleep(delay)
         process.terminate()
-        assert process.wait(20) == 143
+        assert process.wait(60) == 143
 
 
 def _holds(path: Path, text: str) -> bool:
