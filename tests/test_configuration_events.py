@@ -81,6 +81,7 @@ async def test_files_written_one_after_the_other_arrive_as_one_change(tmp_path: 
         for name in "abcdef":
             (source / name).write_text("1")
             await trio.sleep(0.01)
+            assert configuration.events.statistics().current_buffer_used == 0
         with trio.fail_after(SOON):
             assert await configuration.events.receive() == ConfigurationChanged()
         result = await configuration.update()

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from trio_entrypoint._files.directories import Directories
-from trio_entrypoint._files.generations import NOTHING, Store, remove_tree
+from trio_entrypoint._files.generations import Store
 from trio_entrypoint._files.manifest import Entry, Manifest, tree_digest
 from trio_entrypoint._files.pointers import FilePointer, InsidePointer, SymlinkPointer
+from trio_entrypoint._files.records import NOTHING, remove_tree
 from trio_entrypoint._files.scan import scan_tree
 from trio_entrypoint._linux.syscalls import exchange
 
@@ -36,25 +37,25 @@ def adopt_directory(store: Store, pointer: SymlinkPointer) -> None:
         OSError: It cannot be replaced (`EBUSY`, `EXDEV`, ...), and is as it was.
     """
     entries = _scan(pointer.target)
-    number = store.next_number() if len(entries) > 1 else NOTHING
+    number = store.records.next_number() if len(entries) > 1 else NOTHING
     os.makedirs(os.path.dirname(pointer.published(number)), exist_ok=True)
-    store.seal(number, Manifest(entries, tree_digest(entries)))
+    store.records.seal(number, Manifest(entries, tree_digest(entries)))
     try:
         pointer.adopt(number)
     except OSError:
-        store.remove(number)
+        store.records.remove(number)
         raise
     store.recover()
 
 
 def adopt_file(store: Store, pointer: FilePointer) -> None:
     """Adopt a file: give it another name, in a generation."""
-    number = store.next_number()
+    number = store.records.next_number()
     tree = os.path.dirname(pointer.published(number))
     os.makedirs(tree)
     pointer.adopt(number)
     entries = _scan(tree)
-    store.seal(number, Manifest(entries, entries[pointer.name].content))
+    store.records.seal(number, Manifest(entries, entries[pointer.name].content))
     store.recover()
 
 
@@ -64,10 +65,10 @@ def adopt_entries(store: Store, pointer: InsidePointer) -> None:
         entries = _scan(pointer.target, ignore=pointer.foreign)
         if len(entries) == 1:
             return
-        number = store.next_number()
+        number = store.records.next_number()
         os.makedirs(pointer.published(number))
         os.close(os.open(_mark(pointer, number), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-        store.seal(number, Manifest(entries, tree_digest(entries)))
+        store.records.seal(number, Manifest(entries, tree_digest(entries)))
         pointer.prepare(number, ())
         pointer.switch()
         store.recover()

@@ -29,7 +29,6 @@ and there is no second record that could disagree.
 
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -38,19 +37,16 @@ from typing import NamedTuple, TypeAlias, final
 import attrs
 
 from trio_entrypoint._files.manifest import Difference, Manifest, difference
-from trio_entrypoint._files.pointers import MANIFEST, TREE, FilePointer, Pointer
+from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
+from trio_entrypoint._files.records import NOTHING, REFUSED, TRIAL, Records, remove_tree
 from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
 from trio_entrypoint._linux.syscalls import sync_file_system
 
-_TRIAL, _REFUSED = "trial", "refused"
 LINGER = 1.0
 """Seconds for which a generation is complete after it was replaced, however many follow.
 
 Who opened it before has that long to read it; a process that was started with it has for ever.
 """
-
-NOTHING = 0
-"""The number of the empty directory that was at the target before the first generation."""
 
 NOT_CONFIRMED = "the entrypoint ended before the configuration was confirmed"
 
@@ -102,6 +98,7 @@ class Store:
         self._keep = keep
         self._share = share
         self._lock = _lock(pointer)
+        self.records = Records(pointer.store)
         self._replaced: dict[int, float] = {}
         self.current: Sealed | None = None
         self.on_trial = False
@@ -130,8 +127,8 @@ class Store:
         self.current = found
         reason = None
         if found is not None:
-            reason = self._mark(found.number, _REFUSED)
-            if reason is None and self._mark(found.number, _TRIAL) is not None:
+            reason = self.records.mark(found.number, REFUSED)
+            if reason is None and self.records.mark(found.number, TRIAL) is not None:
                 reason = NOT_CONFIRMED
             if reason is not None:
                 self._recover_from_trial(reason)
@@ -154,7 +151,7 @@ class Store:
                 self.current = None
             else:
                 self._switch(nothing)
-            self.remove(failed)
+            self.records.remove(failed)
 
     def read_refused(self) -> None:
         """Find out which sources are refused, and why.
@@ -164,9 +161,9 @@ class Store:
         """
         present = NOTHING if self.current is None else self.current.number
         self.refused = {}
-        for number in self._numbers():
-            reason = self._mark(number, _REFUSED)
-            digest = self._digest(number)
+        for number in self.records.numbers():
+            reason = self.records.mark(number, REFUSED)
+            digest = self.records.digest(number)
             counts = number > present or (self.on_trial and number != present)
             if reason is not None and digest is not None and counts:
                 self.refused[digest] = reason
@@ -193,33 +190,25 @@ class Store:
         Raises:
             OSError, ValueError: It cannot be made, and nothing of it is left.
         """
-        os.mkdir(self._path(number), 0o755)
+        os.mkdir(self.records.path(number), 0o755)
         try:
-            tree = self._path(number, TREE)
+            tree = self.records.path(number, TREE)
             os.mkdir(tree, 0o755)
             with TreeWriter(tree, limits=limits, previous=self._previous(), check=check) as writer:
                 fill(writer)
                 manifest = Manifest(writer.finish(), *source)
-            self.seal(number, manifest)
+            self.records.seal(number, manifest)
         except BaseException:
-            self.remove(number)
+            self.records.remove(number)
             raise
         return Sealed(number, manifest, self._pointer.published(number))
-
-    def next_number(self) -> int:
-        """A number that no generation has had, of those that anybody remembers."""
-        return max([NOTHING, *self._numbers()]) + 1
 
     def _previous(self) -> Previous | None:
         if not self._share or self.current is None or isinstance(self._pointer, FilePointer):
             return None
-        return Previous(self._path(self.current.number, TREE), self.current.manifest.entries)
-
-    def seal(self, number: int, manifest: Manifest) -> None:
-        """Write a generation's manifest: from now on it is complete."""
-        new = self._path(number, MANIFEST + ".new")
-        _write(new, manifest.dumps())
-        os.rename(new, self._path(number, MANIFEST))
+        return Previous(
+            self.records.path(self.current.number, TREE), self.current.manifest.entries
+        )
 
     def difference(self, staged: Sealed) -> dict[str, Difference]:
         """What putting a generation in place changes now."""
@@ -230,7 +219,7 @@ class Store:
 
     def begin_trial(self, staged: Sealed) -> None:
         """Note that a staged generation will not be trusted before `confirm`."""
-        _write(self._path(staged.number, _TRIAL), b"")
+        self.records.set_mark(staged.number, TRIAL)
 
     def publish(self, staged: Sealed, *, trial: bool) -> None:
         """Put a staged generation in place.
@@ -264,7 +253,7 @@ class Store:
     def confirm(self) -> None:
         """Trust the generation in place."""
         if self.current is not None and self.on_trial:
-            os.unlink(self._path(self.current.number, _TRIAL))
+            self.records.remove_mark(self.current.number, TRIAL)
             self.on_trial = False
             self.refused = {}
 
@@ -277,8 +266,8 @@ class Store:
             NoGenerationError: There is none.
         """
         if self.current is not None:
-            for number in sorted(self._numbers(), reverse=True):
-                if NOTHING < number < self.current.number and self._trusted(number):
+            for number in sorted(self.records.numbers(), reverse=True):
+                if NOTHING < number < self.current.number and self.records.trusted(number):
                     found = self._load(number)
                     if found is not None:
                         return found
@@ -294,9 +283,7 @@ class Store:
         """
         self.before()
         assert self.current is not None
-        path = self._path(self.current.number, _REFUSED)
-        _write(path + ".new", reason.encode(errors="surrogateescape"))
-        os.rename(path + ".new", path)
+        self.records.set_mark(self.current.number, REFUSED, reason)
 
     def put_back(self) -> None:
         """Put the last trusted generation before the present one in place.
@@ -310,12 +297,18 @@ class Store:
             self._switch(self.before())
         except OSError:
             with suppress(OSError):
-                os.unlink(self._path(failed.number, _REFUSED))
+                self.records.remove_mark(failed.number, REFUSED)
             raise
         self.on_trial = False
-        reason = self._mark(failed.number, _REFUSED)
+        reason = self.records.mark(failed.number, REFUSED)
         if reason is not None:
             self.refused[failed.manifest.digest] = reason
+
+    def _load(self, number: int) -> Sealed | None:
+        manifest = self.records.manifest(number)
+        if manifest is None:
+            return None
+        return Sealed(number, manifest, self._pointer.published(number))
 
     # --- durability -----------------------------------------------------------------------
 
@@ -346,21 +339,17 @@ class Store:
         }
         trusted = 0
         unwanted: list[Unwanted] = []
-        for number in sorted(self._numbers(), reverse=True):
+        for number in sorted(self.records.numbers(), reverse=True):
             if number in held or number in self._replaced or number == shown:
                 continue
             newer = self.current is None or number > self.current.number
-            if self._mark(number, _REFUSED) is not None and self._digest(number) is not None:
+            complete = self.records.digest(number) is not None
+            if complete and self.records.mark(number, REFUSED) is not None:
                 # The record of a refusal, until another source has proved itself.
                 if newer or self.on_trial:
                     unwanted.append(Unwanted(number, whole=False))
                     continue
-            elif (
-                not newer
-                and trusted < self._keep
-                and self._trusted(number)
-                and self._digest(number) is not None
-            ):
+            elif complete and not newer and trusted < self._keep and self.records.trusted(number):
                 trusted += 1
                 continue
             unwanted.append(Unwanted(number, whole=True))
@@ -375,47 +364,9 @@ class Store:
         """Remove what `unwanted` said. This may take its time, the rest goes on meanwhile."""
         for number, whole in unwanted:
             if whole:
-                self.remove(number)
+                self.records.remove(number)
             else:
-                remove_tree(self._path(number, TREE))
-
-    def remove(self, number: int) -> None:
-        """Remove a generation that is not in place."""
-        # First what makes it count as complete.
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(number, MANIFEST))
-        remove_tree(self._path(number))
-
-    # --- the files of the store -----------------------------------------------------------
-
-    def _path(self, number: int, *names: str) -> str:
-        return os.path.join(self._pointer.store, str(number), *names)
-
-    def _numbers(self) -> Iterable[int]:
-        return [int(name) for name in os.listdir(self._pointer.store) if name.isdecimal()]
-
-    def _mark(self, number: int, name: str) -> str | None:
-        try:
-            return _read(self._path(number, name)).decode(errors="surrogateescape")
-        except FileNotFoundError:
-            return None
-
-    def _digest(self, number: int) -> str | None:
-        try:
-            with open(self._path(number, MANIFEST), "rb") as file:
-                return file.readline().strip().decode()
-        except FileNotFoundError:
-            return None
-
-    def _trusted(self, number: int) -> bool:
-        return self._mark(number, _TRIAL) is None and self._mark(number, _REFUSED) is None
-
-    def _load(self, number: int) -> Sealed | None:
-        try:
-            manifest = Manifest.loads(_read(self._path(number, MANIFEST)))
-        except (OSError, ValueError):
-            return None
-        return Sealed(number, manifest, self._pointer.published(number))
+                remove_tree(self.records.path(number, TREE))
 
 
 def _lock(pointer: Pointer) -> int:
@@ -429,38 +380,3 @@ def _lock(pointer: Pointer) -> int:
             "one target has one handler"
         ) from None
     return descriptor
-
-
-def _write(path: str, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory, or a link in its place, whatever the modes of those below it."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(path)
-        return
-    if status.st_mode & 0o700 != 0o700:
-        os.chmod(path, 0o700)
-    for entry in os.scandir(path):
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-        else:
-            os.unlink(entry.path)
-    os.rmdir(path)

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -197,6 +196,8 @@ async def open_custom_configuration(
     """
     if not 0 <= settle < float("inf"):
         raise ValueError(f"settle is {settle!r}, expected seconds, at least 0")
+    import tempfile  # slow, and needed by nothing else
+
     with tempfile.TemporaryDirectory(prefix="trio-entrypoint-") as directory:
         async with open_path_watch(source) as watch:
             with (

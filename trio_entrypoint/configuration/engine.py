@@ -122,7 +122,7 @@ class GenerationConfiguration:
         """
         async with self._staging:
             staged = StagedGeneration(self, time.monotonic())
-            number = self._store.next_number()
+            number = self._store.records.next_number()
             with self._holding(number):
                 try:
                     staged.sealed, staged.error = await self._prepare(number)
@@ -130,7 +130,7 @@ class GenerationConfiguration:
                 finally:
                     if staged.sealed is not None and not staged.in_place:
                         with trio.CancelScope(shield=True):
-                            await trio.to_thread.run_sync(self._store.remove, number)
+                            await trio.to_thread.run_sync(self._store.records.remove, number)
 
     async def update(self) -> UpdateResult:
         """Apply the newest source: `stage()` and `commit()` in one.
@@ -257,7 +257,7 @@ class GenerationConfiguration:
             return sealed, refusal
         except BaseException:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.remove, number)
+                await trio.to_thread.run_sync(self._store.records.remove, number)
             raise
         return sealed, None
 
