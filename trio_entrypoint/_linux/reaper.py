@@ -141,7 +141,8 @@ class Reaper:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
         changed = False
-        for pid in children(self._pid):
+        # The newest first: of processes that fork and end all the time only that one lives.
+        for pid in reversed(children(self._pid)):
             if (pid in self._runs and pid != run.main) or pid in self._kept:
                 continue
             stat = read_stat(pid)
@@ -149,8 +150,12 @@ class Reaper:
                 changed = True
             elif stat.ended:
                 changed |= pid not in self._runs and self._reap(stat, foreign)
-            elif self._run_of(stat, foreign) is run:
+            elif (owner := self._run_of(stat, foreign)) is run:
                 roots.append(stat)
+            elif owner is None:
+                # It may have ended before its marker could be read.
+                now = read_stat(pid)
+                changed |= now is None or now.ended
         return [stat for stat in subtree(roots) if not stat.ended], changed
 
     def _has_ended(self, run: Run) -> bool:
