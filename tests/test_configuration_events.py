@@ -24,7 +24,7 @@ from trio_entrypoint import (
     open_tar_configuration,
 )
 
-SOON = 5.0
+SOON = 20.0
 """Seconds; an event that does not come within them was missed."""
 
 
