@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from trio_entrypoint._nursery import open_background
+from trio_entrypoint.cli.accepting import accept_all
 from trio_entrypoint.cli.protocol import (
     MAX_REQUEST,
     ProtocolError,
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 REQUEST_WITHIN = 5.0
 SEND_WITHIN = 5.0
 MAX_CLIENTS = 32
-
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Send = Callable[[object], Awaitable[None]]
 """Sends a client one item of its answer."""
@@ -59,7 +58,9 @@ async def open_control_server(path: str, answer: Answer) -> AsyncGenerator[None]
     listener = _listen(path)
     identity = os.stat(path).st_ino
     try:
-        async with open_background(partial(_Server(answer).serve, listener)):
+        serve = _Server(answer).serve
+        accept = partial(accept_all, "the control socket", listener.accept, serve)
+        async with open_background(accept):
             yield
     finally:
         listener.close()
@@ -75,22 +76,10 @@ class _Server:
         self._answer = answer
         self._clients = 0
 
-    async def serve(self, listener: trio.socket.SocketType) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                try:
-                    connection, _ = await listener.accept()
-                except OSError as error:
-                    if error.errno not in _EXHAUSTED:
-                        continue  # that client is gone already
-                    logger.warning("the control socket cannot accept: %s", error.strerror)
-                    await trio.sleep(0.1)
-                else:
-                    nursery.start_soon(self._client, connection)
-
-    async def _client(self, connection: trio.socket.SocketType) -> None:
+    async def serve(self, accepted: tuple[trio.socket.SocketType, object]) -> None:
+        """Serve one client."""
         self._clients += 1
-        stream = trio.SocketStream(connection)
+        stream = trio.SocketStream(accepted[0])
         try:
             async with stream:
                 await self._converse(stream)

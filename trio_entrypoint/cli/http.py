@@ -4,7 +4,6 @@ Clients may be slow or hostile: their number, the size of a request's head, and 
 them are bounded. Only GET and HEAD are answered, and bodies of requests are not read.
 """
 
-import errno
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ import h11
 import trio
 
 from trio_entrypoint._nursery import open_background
+from trio_entrypoint.cli.accepting import accept_all
 
 __all__ = ["Handler", "Response", "Write", "open_http"]
 
@@ -25,8 +25,6 @@ HEAD_WITHIN = 10.0
 SEND_WITHIN = 10.0
 MAX_CLIENTS = 64
 MAX_HEAD = 16 * 1024
-
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @attrs.frozen(kw_only=True)
@@ -65,9 +63,10 @@ async def open_http(host: str | None, port: int, handler: Handler) -> AsyncGener
     except OSError as error:
         message = f"http.listen {host or ''}:{port}: {error.strerror or error}"
         raise OSError(error.errno, message) from None
-    server = _Server(handler)
+    serve = _Server(handler).serve
+    accept = [partial(accept_all, "HTTP", one.accept, serve) for one in listeners]
     try:
-        async with open_background(*(partial(server.accept, one) for one in listeners)):
+        async with open_background(*accept):
             yield listeners[0].socket.getsockname()[1]
     finally:
         for listener in listeners:
@@ -79,23 +78,12 @@ class _Server:
         self._handler = handler
         self._clients = 0
 
-    async def accept(self, listener: trio.SocketListener) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        logger.warning("HTTP cannot accept: %s", error.strerror)
-                        await trio.sleep(0.1)
-                    continue
-                if self._clients < MAX_CLIENTS:
-                    self._clients += 1
-                    nursery.start_soon(self._converse, stream)
-                else:
-                    await stream.aclose()
-
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one client."""
+        if self._clients >= MAX_CLIENTS:
+            await stream.aclose()
+            return
+        self._clients += 1
         try:
             async with stream:
                 await _Client(stream, self._handler).converse()
