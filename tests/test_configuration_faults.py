@@ -144,9 +144,10 @@ class World:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text(text)
 
-    def check_healed(self, server: Server, trees: list[object]) -> None:
+    def check_healed(self, server: Server, trees: list[object], confirmed: bool) -> None:
         """Start again: everything works, and nothing is left over."""
         scenario = self.scenario
+        shown_before = self.shown()
         if scenario.action == "rollback" and self.shown() == trees[0]:
             again = "rollback"
         else:
@@ -162,6 +163,8 @@ class World:
             assert self.shown() in trees
         elif refused and scenario.action == "trial":
             assert self.shown() == trees[0]
+        elif shown_before == trees[1] and scenario.action == "trial":
+            assert confirmed, "trusted although nobody confirmed it"
         else:
             assert answer["error"] is None
             assert self.shown() == trees[1]
@@ -261,4 +264,6 @@ def check_fault(
                 assert world.shown() == trees[0], what
         else:
             assert world.shown() == trees[1], what
-    world.check_healed(server, trees)
+    log = Path(f"{world.directory}.log").read_text(errors="replace")
+    confirmed = re.search(r'unlink\(.*/trial"\) = 0', log) is not None
+    world.check_healed(server, trees, confirmed)
