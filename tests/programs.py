@@ -126,11 +126,15 @@ FORK_STORM = python(
 )
 """Has dozens of processes that fork all the time."""
 
-COMET = python("import os\nprint('ready')\nwhile True:\n    if os.fork(): os._exit(0)\n")
+COMET = python(
+    "import os, time\nend = time.monotonic() + 60\nprint('ready')\n"
+    "while time.monotonic() < end:\n    if os.fork(): os._exit(0)\n"
+)
 """Forks and exits, all the time: no pid lives for long."""
 
 COMET_OF_SESSIONS = python(
-    "import os\nprint('ready')\nwhile True:\n    if os.fork(): os._exit(0)\n    os.setsid()\n"
+    "import os, time\nend = time.monotonic() + 60\nprint('ready')\n"
+    "while time.monotonic() < end:\n    if os.fork(): os._exit(0)\n    os.setsid()\n"
 )
 """Like `COMET`, and each is in a session of its own."""
 
