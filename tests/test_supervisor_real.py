@@ -25,7 +25,7 @@ from trio_entrypoint import (
     open_process,
     open_tar_configuration,
 )
-from trio_entrypoint.testing import recording
+from trio_entrypoint.testing import FakeActivation, recording
 
 AT_ONCE = Always(backoff=Backoff(initial=0.0))
 
@@ -168,3 +168,24 @@ def test_importing_the_supervisor_loads_nothing_that_it_may_never_use() -> None:
     )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert output.stdout.strip() == b"[]"
+
+
+async def test_what_a_stopped_process_left_is_gone_by_the_deadline_too(tmp_path: Path) -> None:
+    """A lease ends at a time that is known; it does not matter whose child is still there."""
+    pid = tmp_path / "pid"
+    script = 'sh -c \'trap "" TERM; echo $$ > "$0"; while :; do sleep 0.05; done\' "$0" & wait'
+    activation = FakeActivation(active=True)
+    supervisor = Supervisor(
+        partial(open_process, ["sh", "-c", script, str(pid)], grace_period=60.0),
+        activation=activation,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        with trio.fail_after(30):
+            while not pid.exists() or not pid.read_text().strip():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        activation.deactivate(deadline=trio.current_time() + 0.5)
+        with trio.fail_after(10):
+            await supervisor.wait_for(lambda state: not state.alive)
+        assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+        nursery.cancel_scope.cancel()

@@ -154,7 +154,7 @@ class ProcessRun:
                             ) as self._stopping:
                                 await self._call_on_the_way_down(hooks.before_stop)
                                 await process.stop()
-                            if process.status is None:
+                            if self._stopping.cancelled_caught:
                                 process.kill()
             except OSError as error:
                 if self.process is not None:
