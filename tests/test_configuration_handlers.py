@@ -36,6 +36,23 @@ async def test_a_tar_that_is_moved_into_place_is_announced_and_applied(tmp_path:
         assert contents(result.generation.path) == contents(target)
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_the_state_at_opening_time_is_told_before_anybody_can_ask(
+    tmp_path: Path, there: bool
+) -> None:
+    """A supervisor that looks at once must not start on the old one, to restart right away."""
+    source = tmp_path / "source"
+    if there:
+        source.write_bytes(archive({"a": "1"}))
+    first = ConfigurationChanged() if there else ConfigurationDeleted()
+    async with open_tar_configuration(source, tmp_path / "app") as configuration:
+        assert configuration.events.receive_nowait() == first
+    async with open_file_configuration(source, tmp_path / "file") as configuration:
+        assert configuration.events.receive_nowait() == first
+    async with open_custom_configuration(source, lambda path: Loaded(path.read_text())) as custom:
+        assert custom.events.receive_nowait() == first
+
+
 async def test_a_deleted_source_is_never_applied_by_a_later_update(tmp_path: Path) -> None:
     source, target = tmp_path / "c.tar", tmp_path / "app"
     source.write_bytes(archive({"a": "1"}))

@@ -17,7 +17,7 @@ from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
 from trio_entrypoint.configuration.results import ResultChannel
-from trio_entrypoint.configuration.watching import tell_changes
+from trio_entrypoint.configuration.watching import state_of, tell_changes
 from trio_entrypoint.handlers import ConfigurationEvent, Modification, ResultT
 
 _ATTEMPTS = 5
@@ -205,5 +205,6 @@ async def open_custom_configuration(
                 ResultChannel[ResultT]() as results,
             ):
                 handler = CustomConfiguration(source, update, directory, events, results)
+                events.send(state_of(watch))
                 async with open_background(partial(tell_changes, watch, events, settle)):
                     yield handler

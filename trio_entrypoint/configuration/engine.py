@@ -32,7 +32,7 @@ from trio_entrypoint.configuration.validation import (
     Validator,
     as_validator,
 )
-from trio_entrypoint.configuration.watching import tell_changes
+from trio_entrypoint.configuration.watching import state_of, tell_changes
 from trio_entrypoint.handlers import (
     GENERATION_VARIABLE,
     ConfigurationEvent,
@@ -379,6 +379,7 @@ async def open_generations(
                 ResultChannel[UpdateResult]() as results,
             ):
                 handler = GenerationConfiguration(source, store, options, events, results)
+                events.send(state_of(watch))
                 tell = partial(tell_changes, watch, events, options.settle)
                 async with open_background(tell, handler.collect):
                     yield handler

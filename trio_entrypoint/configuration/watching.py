@@ -15,7 +15,10 @@ from trio_entrypoint.handlers import (
 async def tell_changes(
     watch: SourceWatch, events: NewestChannel[ConfigurationEvent], settle: float
 ) -> None:
-    """Tell the state of a source now and after each change, for ever.
+    """Tell the state of a source after each change, for ever.
+
+    Its first state is not told here: it has to be there when the handler is opened, before any
+    task of the handler had its turn. Who looks at once would take the source for unchanged.
 
     Args:
         watch: Says when it changed.
@@ -23,13 +26,13 @@ async def tell_changes(
         settle: Seconds of quiet that have to follow a change.
     """
     while True:
-        events.send(state_of(watch))
         await watch.changed()
         while settle:
             with trio.move_on_after(settle) as quiet:
                 await watch.changed()
             if quiet.cancelled_caught:
                 break
+        events.send(state_of(watch))
 
 
 def state_of(watch: SourceWatch) -> ConfigurationEvent:
