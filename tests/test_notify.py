@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import trio
 
-from trio_entrypoint._notify import NotifySocket
+from trio_entrypoint._supervisor.notify import NotifySocket
 from trio_entrypoint.handlers import OpenProcess
 from trio_entrypoint.policies import Health, Ignore, Never, Readiness
 from trio_entrypoint.probes import DescriptorProbe, NotifyProbe

@@ -453,7 +453,7 @@ def check_end(world: World, transitions: list[Transition]) -> None:
 
 
 def assert_possible(before: State, after: State) -> None:
-    """The drawing in `_decisions.py`."""
+    """The drawing in `_supervisor/decisions.py`."""
     if before.process is after.process:
         return
     running = {

@@ -1,6 +1,7 @@
 """`open_process`: one run of a program, which is gone, with all that it started, at the end.
 
-`_start.py` starts it, `_lifecycle.py` ends it, and `_linux/` is where the kernel is asked.
+`_process/start.py` starts it, `_process/lifecycle.py` ends it, and `_linux/` is where the kernel
+is asked.
 """
 
 import errno
@@ -12,7 +13,6 @@ from typing import TypeAlias, final
 
 import trio
 
-from trio_entrypoint._lifecycle import Lifecycle, StopScope, StopSettings
 from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint._linux.launch import Launch, LimitValue, SettingError
 from trio_entrypoint._linux.process_tree import KILL_TIMEOUT
@@ -22,7 +22,15 @@ from trio_entrypoint._linux.spawn import (
     CommandNotExecutableError,
     CommandNotFoundError,
 )
-from trio_entrypoint._start import Request, adopt, check_limits, check_range, check_signal, start
+from trio_entrypoint._process.lifecycle import Lifecycle, StopScope, StopSettings
+from trio_entrypoint._process.start import (
+    Request,
+    adopt,
+    check_limits,
+    check_range,
+    check_signal,
+    start,
+)
 from trio_entrypoint.environment import Environment
 from trio_entrypoint.handlers import ExitStatus, ProcessEvent
 from trio_entrypoint.output import Input, Output, Pump

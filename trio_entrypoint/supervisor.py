@@ -1,8 +1,8 @@
 """The logic that most entrypoints share: run a process exactly while active and configured.
 
 Two tasks share the work. This one runs the process, each run in a cancel scope of its own; the
-other one (`_configure.py`) applies configurations. What each of them has to do is decided in
-`_decisions.py`, by pure functions; the rules and a drawing are there.
+other one (`_supervisor/configure.py`) applies configurations. What each of them has to do is
+decided in `_supervisor/decisions.py`, by pure functions; the rules and a drawing are there.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,9 +13,10 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._attend import Service
-from trio_entrypoint._configure import Configurator, revertible
-from trio_entrypoint._decisions import (
+from trio_entrypoint._nursery import open_background
+from trio_entrypoint._supervisor.attend import Service
+from trio_entrypoint._supervisor.configure import Configurator, revertible
+from trio_entrypoint._supervisor.decisions import (
     End,
     Facts,
     GiveUp,
@@ -25,9 +26,8 @@ from trio_entrypoint._decisions import (
     process_duty,
     reloads,
 )
-from trio_entrypoint._nursery import open_background
-from trio_entrypoint._run import ProcessRun
-from trio_entrypoint._supervision import Supervision
+from trio_entrypoint._supervisor.run import ProcessRun
+from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (
     ActivationChanged,
     ActivationHandler,

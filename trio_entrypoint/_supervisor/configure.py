@@ -1,7 +1,7 @@
 """Applying configurations to a supervised process: staging, switches, reloads, trials.
 
 One task does all of it, so that nothing of it overlaps: what has to be done next is decided in
-`_decisions.py`, each time anew. An update takes these steps:
+`decisions.py`, each time anew. An update takes these steps:
 
 1. Stage the newest source while the process runs. A change that comes meanwhile makes this
    staging void; a verdict on the trial that is on interrupts it.
@@ -18,15 +18,15 @@ from typing import cast, final
 
 import trio
 
-from trio_entrypoint._attend import reload
-from trio_entrypoint._decisions import (
+from trio_entrypoint._supervisor.attend import reload
+from trio_entrypoint._supervisor.decisions import (
     ConfigurationDuty,
     Trial,
     choose,
     reloads,
     trial_deadline,
 )
-from trio_entrypoint._supervision import Supervision
+from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (
     ConfigurationChanged,
     ConfigurationDeleted,

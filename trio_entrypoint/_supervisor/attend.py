@@ -15,7 +15,7 @@ from trio_entrypoint.probes import AskedProbe, DescriptorProbe, NotifyProbe, Pro
 from trio_entrypoint.states import Cause, ProcessState
 
 if TYPE_CHECKING:
-    from trio_entrypoint._notify import NotifySocket
+    from trio_entrypoint._supervisor.notify import NotifySocket
 
 __all__ = ["Attendant", "Service", "Tell", "call", "reload"]
 
@@ -113,7 +113,7 @@ class Attendant:
         probes = [part.probe for part in (self._service.readiness, health) if part is not None]
         told = [probe for probe in probes if isinstance(probe, NotifyProbe)]
         if told:
-            from trio_entrypoint._notify import NotifySocket
+            from trio_entrypoint._supervisor.notify import NotifySocket
 
             descendants = any(probe.access == "all" for probe in told)
             self._notify = stack.enter_context(closing(NotifySocket(descendants=descendants)))

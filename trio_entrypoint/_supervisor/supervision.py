@@ -7,7 +7,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._decisions import (
+from trio_entrypoint._supervisor.decisions import (
     ConfigurationDuty,
     Facts,
     History,
@@ -18,8 +18,8 @@ from trio_entrypoint._decisions import (
     judge_trial,
     process_duty,
 )
-from trio_entrypoint._journal import Journal
-from trio_entrypoint._run import ProcessRun
+from trio_entrypoint._supervisor.journal import Journal
+from trio_entrypoint._supervisor.run import ProcessRun
 from trio_entrypoint.handlers import ExitStatus
 from trio_entrypoint.policies import RestartPolicy
 from trio_entrypoint.states import Cause, ProcessState, State

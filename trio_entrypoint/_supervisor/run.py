@@ -6,8 +6,8 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._attend import Attendant, Service, Tell, call
-from trio_entrypoint._decisions import Outcome
+from trio_entrypoint._supervisor.attend import Attendant, Service, Tell, call
+from trio_entrypoint._supervisor.decisions import Outcome
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import (
     FENCING_TOKEN_VARIABLE,

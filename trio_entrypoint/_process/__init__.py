@@ -1,0 +1,1 @@
+"""The parts of `open_process`: `start` starts it, `lifecycle` ends it."""

@@ -1,0 +1,1 @@
+"""The parts of `Supervisor`: start with `decisions`, where its judgement is."""
