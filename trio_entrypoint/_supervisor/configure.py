@@ -85,7 +85,7 @@ class Configurator:
         match event:
             case ConfigurationChanged():
                 self._facts.changed = True
-                self._supervision.look(Cause.CONFIGURATION_APPLIED)
+                self._supervision.look(Cause.CONFIGURATION_CHANGED)
             case ConfigurationDeleted():
                 self._nothing_to_apply(Cause.CONFIGURATION_DELETED, None)
             case ConfigurationFailed(error=error):
@@ -153,17 +153,17 @@ class Configurator:
         action = choose(self._on_change, changed)
         can_reload = supervision.journal.state.ready or isinstance(action, Ignore)
         if action == Restart() or supervision.run is None or not can_reload:
-            async with supervision.process_down(Cause.CONFIGURATION_APPLIED):
+            async with supervision.process_down(Cause.CONFIGURATION_CHANGED):
                 if await self._commit(staged):
                     self._applied()
             return
         facts.committing = True
-        supervision.look(Cause.CONFIGURATION_APPLIED)
+        supervision.look(Cause.CONFIGURATION_CHANGED)
         try:
             committed = await self._commit(staged)
         finally:
             facts.committing = False
-            supervision.look(Cause.CONFIGURATION_APPLIED)
+            supervision.look(Cause.CONFIGURATION_CHANGED)
         if committed:
             self._applied()
             actions = action if isinstance(action, list) else []

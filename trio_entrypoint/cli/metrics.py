@@ -108,8 +108,10 @@ class Metrics(Collector):
             case Cause.EXECUTED if service.name in self._asked_at:
                 seconds = transition.time - self._asked_at.pop(service.name)
                 self._reaction_seconds.labels(service.name).observe(seconds)
-            case Cause.ACTIVATED | Cause.ENDED | Cause.CONFIGURATION_APPLIED:
+            case Cause.ACTIVATED | Cause.ENDED | Cause.CONFIGURATION_CHANGED:
                 self._asked_at[service.name] = transition.time
+            case Cause.CONFIGURATION_APPLIED:  # the first one has no process to stop before it
+                self._asked_at.setdefault(service.name, transition.time)
             case _:
                 pass
 
