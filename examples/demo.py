@@ -13,6 +13,7 @@ import socket
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,6 @@ import trio_entrypoint
 from trio_entrypoint import (
     HttpProbe,
     Readiness,
-    State,
     Supervisor,
     Transition,
     open_file_activation,
@@ -55,55 +55,43 @@ async def tour(top: Path, port: int) -> None:
             configuration=configuration,
             readiness=Readiness(HttpProbe(f"http://127.0.0.1:{port}/"), period=0.01),
         )
-        timeline = Timeline()
-        nursery.start_soon(timeline.follow, supervisor)
+        timeline = Timeline(supervisor)
         nursery.start_soon(supervisor.run)
 
         timeline.act("a configuration is moved into place")
         move_into_place(tar, page="red")
+        await timeline.until(lambda transition: transition.after.applied)
+
         timeline.act("the pod becomes active")
         active.touch()
-        await supervisor.wait_for(is_ready)
+        await timeline.until(lambda transition: transition.after.ready)
         timeline.see(f"the page says: {await page(port)}")
 
         timeline.act("a new configuration is moved into place")
         move_into_place(tar, page="blue")
-        await supervisor.wait_for(is_down)
-        await supervisor.wait_for(is_ready)
+        await timeline.until(lambda transition: transition.after.ready)
         timeline.see(f"the page says: {await page(port)}")
 
         timeline.act("a broken configuration is moved into place")
-        results = configuration.results
         move_into_place(tar, page=None)
-        await results.receive()
+        await timeline.until(lambda transition: transition.error is not None)
         timeline.see(f"the page says: {await page(port)}, still")
 
         timeline.act("the web server is killed")
         os.kill(supervisor.state.pid or 0, signal.SIGKILL)
-        await supervisor.wait_for(is_down)
-        await supervisor.wait_for(is_ready)
+        await timeline.until(lambda transition: transition.after.ready)
 
         timeline.act("the pod becomes a backup")
         active.unlink()
-        await supervisor.wait_for(is_down)
-        timeline.act("the entrypoint ends")
+        await timeline.until(lambda transition: not transition.after.alive)
         nursery.cancel_scope.cancel()
-
-
-def is_ready(state: State) -> bool:
-    """Whether the web server answers."""
-    return state.ready
-
-
-def is_down(state: State) -> bool:
-    """Whether there is no web server."""
-    return not state.alive
 
 
 class Timeline:
     """Prints what happens, with the milliseconds since the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.events = supervisor.events
         self.start = trio.current_time()
 
     def act(self, text: str) -> None:
@@ -114,10 +102,12 @@ class Timeline:
         """Say what a user of the web server sees."""
         self.print("1;36", "✓", text)
 
-    async def follow(self, supervisor: Supervisor) -> None:
-        """Say what the entrypoint does."""
-        async for transition in supervisor.events:
+    async def until(self, reached: Callable[[Transition], bool]) -> None:
+        """Say what the entrypoint does, up to something."""
+        async for transition in self.events:
             self.tell(transition)
+            if reached(transition):
+                return
 
     def tell(self, transition: Transition) -> None:
         """Say what the entrypoint did."""
@@ -131,7 +121,7 @@ class Timeline:
         seconds = (trio.current_time() if time is None else time) - self.start
         if COLOURED:
             mark, text = f"\x1b[{style}m{mark}", f"{text}\x1b[0m"
-        print(f"{seconds * 1000:9.1f} ms  {mark} {text}", flush=True)
+        print(f"{seconds * 1000:7.1f} ms  {mark} {text}", flush=True)
 
 
 def move_into_place(tar: Path, page: str | None) -> None:

@@ -10,6 +10,7 @@ What becomes of a block is said by its language and its caption:
 | `text` after `sh` | compares it with what that printed, `…` standing for anything |
 | `python` | runs it, as a program or as the body of an async function |
 | `toml` | checks it, laid over a minimal file if it is a fragment |
+| `console` | reads it: what one of the checks prints, and `test_contract.py` compares |
 | `yaml`, `ini`, `nginx` without a caption | reads it: another program's file, as an illustration |
 """
 

@@ -18,7 +18,7 @@ READERS = 4
 
 DONE = {"sh", "python", "toml"}
 COMPARED = {"text"}
-SHOWN = {"ini", "nginx", "yaml", "go"}
+SHOWN = {"console", "ini", "nginx", "yaml", "go"}
 
 
 def pages_with(kinds: set[str]) -> list[Path]:
