@@ -61,7 +61,7 @@ class ProcessSurvivedError(RuntimeError):
             f"process {name!r}: {len(pids)} of its processes did not end within "
             f"{KILL_TIMEOUT:g} s of SIGKILL: {', '.join(map(str, pids))}"
         )
-        self.pids = tuple(pids)
+        self.pids: tuple[int, ...] = tuple(pids)
 
 
 @final

@@ -98,10 +98,10 @@ class Store:
         self._keep = keep
         self._share = share
         self._lock = _lock(pointer)
-        self.records = Records(pointer.store)
+        self.records: Records = Records(pointer.store)
         self._replaced: dict[int, float] = {}
         self.current: Sealed | None = None
-        self.on_trial = False
+        self.on_trial: bool = False
         self.refused: dict[str, str] = {}
         """Reasons by the digest of the source."""
 

@@ -72,7 +72,7 @@ class TreeWriter:
     ) -> None:
         self.entries: dict[str, Entry] = {".": Entry(Kind.DIRECTORY, 0o755)}
         self._root = root
-        self.limits = Limits() if limits is None else limits
+        self.limits: Limits = Limits() if limits is None else limits
         self._check = check
         self._members = 0
         self._size = 0

@@ -33,7 +33,7 @@ class HeadStart:
         self.identity = identity
         """What the markers of all runs of this entrypoint begin with."""
         self.marker = marker
-        self.claimed = False
+        self.claimed: bool = False
         """Whether it is a run like any other now."""
 
     def claim(self) -> None:

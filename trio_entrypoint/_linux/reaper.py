@@ -55,7 +55,7 @@ class Reaper:
         self._identity = starts[0].identity if starts else os.urandom(8).hex()
         self._started = 0
         self.users = 0
-        self.hierarchy = find_hierarchy()
+        self.hierarchy: str | None = find_hierarchy()
         """Where each run gets a cgroup of its own; None if that cannot be."""
         self._guard: Guard | None = None
         self._guard_failed = False

@@ -38,11 +38,14 @@ class StopSettings:
 class Lifecycle:
     """What `Process` shows, and the tasks that keep it true."""
 
+    events: trio.MemoryReceiveChannel[ProcessEvent]
+    """`ProcessStarted`, then `ProcessEnded`."""
+
     def __init__(self, pid: int, pidfd: int, tree: Tree, stop: StopSettings) -> None:
-        self.ended = trio.Event()
-        self.stop_asked = trio.Event()
-        self.kill_asked = trio.Event()
-        self.gone = trio.Event()
+        self.ended: trio.Event = trio.Event()
+        self.stop_asked: trio.Event = trio.Event()
+        self.kill_asked: trio.Event = trio.Event()
+        self.gone: trio.Event = trio.Event()
         self.survivors: list[int] = []
         self._pidfd = pidfd
         self._tree = tree

@@ -37,7 +37,7 @@ from trio_entrypoint._remote.pauses import LONGEST, Pauses
 from trio_entrypoint.activation._lease import MARGIN
 from trio_entrypoint.activation._leased import LeaseActivation, open_lease_activation
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

@@ -42,7 +42,7 @@ from trio_entrypoint._remote.kubernetes import (
 from trio_entrypoint.activation._lease import MARGIN
 from trio_entrypoint.activation._leased import LeaseActivation, open_lease_activation
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _JITTER = 1.2  # client-go's JitterFactor
 _RELEASE_WITHIN = 2.0

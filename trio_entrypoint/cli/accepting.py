@@ -9,7 +9,7 @@ import trio
 
 __all__ = ["accept_all"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 ClientT = TypeVar("ClientT")
 

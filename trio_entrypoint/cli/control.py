@@ -31,7 +31,7 @@ from trio_entrypoint.cli.protocol import (
 
 __all__ = ["Answer", "Send", "open_control_server"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 REQUEST_WITHIN = 5.0
 SEND_WITHIN = 5.0

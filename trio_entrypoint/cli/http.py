@@ -18,7 +18,7 @@ from trio_entrypoint.cli.accepting import accept_all
 
 __all__ = ["Handler", "Response", "Write", "open_http"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 HEAD_WITHIN = 10.0
 """Seconds for a request's head, and for the next one on the same connection."""

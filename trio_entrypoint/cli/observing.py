@@ -34,7 +34,7 @@ class Service:
     def __init__(self, name: str, supervisor: Supervisor, *, has_activation: bool) -> None:
         self.name = name
         self.supervisor = supervisor
-        self.executions = 0
+        self.executions: int = 0
         self.last_exit: int | None = None
         self.generation: int | None = None
         self.update_succeeded_at: float | None = None
@@ -163,8 +163,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self.services: dict[str, Service] = {}
-        self.events = Feed[Plain](EVENTS_KEPT)
-        self.log = Feed[Plain](EVENTS_KEPT)
+        self.events: Feed[Plain] = Feed[Plain](EVENTS_KEPT)
+        self.log: Feed[Plain] = Feed[Plain](EVENTS_KEPT)
         self.listeners: list[Callable[[Service, Transition], None]] = []
 
     async def observe(self, service: Service) -> None:

@@ -90,11 +90,11 @@ class Request:
 
     def __init__(self, command: str, arguments: Mapping[str, object]) -> None:
         self.command = command
-        self.services = cast("list[str]", arguments.get("services", []))
-        self.follow = bool(arguments.get("follow", False))
-        self.lines = cast("int", arguments.get("lines", 100))
-        self.signal = cast("str", arguments.get("signal", ""))
-        self.timeout = cast("float | None", arguments.get("timeout"))
+        self.services: list[str] = cast("list[str]", arguments.get("services", []))
+        self.follow: bool = bool(arguments.get("follow", False))
+        self.lines: int = cast("int", arguments.get("lines", 100))
+        self.signal: str = cast("str", arguments.get("signal", ""))
+        self.timeout: float | None = cast("float | None", arguments.get("timeout"))
 
 
 def parse_request(line: bytes) -> Request:

@@ -31,15 +31,15 @@ class FakeRun:
         env: Mapping[str, str],
         fds: Mapping[int, int],
     ) -> None:
-        self.env = dict(env)
+        self.env: dict[str, str] = dict(env)
         """What its supervisor added to the environment."""
-        self.fds = dict(fds)
+        self.fds: dict[int, int] = dict(fds)
         """The descriptors that its supervisor added."""
         self.signals: list[int] = []
         """Every signal that it got, the stop signal included."""
-        self.started_at = trio.current_time()
+        self.started_at: float = trio.current_time()
         """When it was started, in seconds of the (mock) clock."""
-        self.ready = process.ready_after == 0
+        self.ready: bool = process.ready_after == 0
         """Whether `FakeProcess.probe` finds it ready."""
         self._process = process
         self._ready_after = process.ready_after
@@ -49,7 +49,7 @@ class FakeRun:
         self._over = trio.Event()
         self._stop_asked = trio.Event()
         self._gone_at = math.inf
-        self.living = trio.CancelScope(shield=True)
+        self.living: trio.CancelScope = trio.CancelScope(shield=True)
         """What `live` runs in."""
         self._send, self._events = trio.open_memory_channel[ProcessEvent](2)
         self._send.send_nowait(ProcessStarted(pid))
@@ -192,7 +192,7 @@ class FakeProcess:
         """What an execution fails with; None when it succeeds."""
         self.runs: list[FakeRun] = []
         """Every run so far."""
-        self.probe = FunctionProbe(self._is_ready)
+        self.probe: FunctionProbe = FunctionProbe(self._is_ready)
         """For `Readiness` and `Health`: whether the current run's `ready` is true."""
         self._started = trio.lowlevel.ParkingLot()
 
