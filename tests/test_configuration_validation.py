@@ -129,3 +129,16 @@ async def test_cancelling_a_validation_kills_the_command_and_leaves_nothing(
         left = subprocess.run(["pgrep", "-f", f"sleep 78.{os.getpid()}"], capture_output=True)
         assert left.stdout == b""
         assert os.listdir(tmp_path / ".app.generations") == []
+
+
+async def test_nothing_that_a_validator_started_outlives_it(tmp_path: Path) -> None:
+    """A daemon that it left would hold the generation's files, and the pipe that is read."""
+    source, pid = tmp_path / "c.tar", tmp_path / "pid"
+    source.write_bytes(archive({"a": "1"}))
+    validate = ["sh", "-c", f"setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & sleep 0.2"]
+    with trio.fail_after(20):
+        async with open_tar_configuration(
+            source, tmp_path / "app", validate=validate
+        ) as configuration:
+            assert (await configuration.update()).error is None
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()

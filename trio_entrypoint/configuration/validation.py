@@ -6,22 +6,21 @@ refuse; a command that has to exit with 0 is one, too.
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from signal import SIGKILL
-from subprocess import DEVNULL, STDOUT
 from typing import TypeAlias, final
 
 import attrs
 import trio
 
-from trio_entrypoint.handlers import GENERATION_VARIABLE
+from trio_entrypoint._nursery import open_background
+from trio_entrypoint.handlers import GENERATION_VARIABLE, ExitStatus
 
 Validator: TypeAlias = Callable[[Path], Awaitable[object]]
 Validate: TypeAlias = Validator | Sequence[str]
 
 _OUTPUT = 64 * 1024
+_GRACE_PERIOD = 1.0
 
 
 class ConfigurationRefusedError(Exception):
@@ -75,57 +74,55 @@ class ValidateCommand:
         Raises:
             ConfigurationRefusedError: It failed, or took too long.
         """
+        # Only who validates by a command pays for what runs one.
+        from trio_entrypoint.process import open_process
+
         command = [argument.replace("{path}", str(path)) for argument in self.command]
-        environment = {**os.environ, GENERATION_VARIABLE: str(path)}
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        output = bytearray()
-        async with trio.lowlevel.FdStream(reading) as stream:
+        output, read = bytearray(), trio.Event()
+        status: ExitStatus | None = None
+        async with (
+            trio.lowlevel.FdStream(reading) as stream,
+            open_background(partial(_collect, stream, output, read)),
+        ):
             try:
-                process = await trio.lowlevel.open_process(
-                    command,
-                    stdin=DEVNULL,
-                    stdout=writing,
-                    stderr=STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
+                with trio.move_on_after(self.timeout):
+                    async with open_process(
+                        command,
+                        grace_period=_GRACE_PERIOD,
+                        stdout=writing,
+                        stderr="stdout",
+                        extra_env={GENERATION_VARIABLE: str(path)},
+                    ) as process:
+                        status = await process.wait()
             except OSError as error:
                 raise ConfigurationRefusedError(
                     f"the validator cannot be executed: {error}"
                 ) from error
             finally:
                 os.close(writing)
-            try:
-                with trio.move_on_after(self.timeout) as limit:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(partial(_collect, stream, output))
-                        await process.wait()
-                        # Whoever else holds the pipe open is not waited for.
-                        nursery.cancel_scope.deadline = trio.current_time() + 0.1
-            finally:
-                with trio.CancelScope(shield=True):
-                    with suppress(ProcessLookupError, PermissionError):
-                        os.killpg(process.pid, SIGKILL)
-                    await process.wait()
+            # Whatever could write is gone, so this ends.
+            await read.wait()
         text = output.decode(errors="replace")
-        if limit.cancelled_caught:
+        if status is None:
             raise ConfigurationRefusedError(
                 f"the validator {self.command[0]!r} took more than {self.timeout:g} s", text
             )
-        if process.returncode:
+        if not status.success:
             how = (
-                f"exited with {process.returncode}"
-                if process.returncode > 0
-                else f"was killed by signal {-process.returncode}"
+                f"exited with {status.code}"
+                if status.signal is None
+                else f"was killed by signal {status.signal}"
             )
             raise ConfigurationRefusedError(f"the validator {self.command[0]!r} {how}", text)
 
 
-async def _collect(stream: trio.lowlevel.FdStream, output: bytearray) -> None:
+async def _collect(stream: trio.lowlevel.FdStream, output: bytearray, read: trio.Event) -> None:
     """Read to the end, so that the command never blocks; keep the end of it."""
     async for data in stream:
         output += data
         del output[:-_OUTPUT]
+    read.set()
 
 
 def as_validator(validate: Validate | None) -> Validator | None:
