@@ -1,5 +1,7 @@
 """The configuration file: merged, expanded, and every mistake told at once."""
 
+import subprocess
+import sys
 import tomllib
 from contextlib import suppress
 from importlib import import_module
@@ -290,3 +292,30 @@ def test_what_is_printed_is_read_as_the_same_again(
 def test_no_tree_whatsoever_breaks_the_check(tree: object) -> None:
     with suppress(UsageError):
         check(Settings, {"service": tree})
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake"),
+    [
+        ('file = "/a"\nkeep_owner = true', "keep_owner is for a tar"),
+        ('tar = "/a"\nowner = [0, 0]', "owner is for a file"),
+        ('tar = "/a"\nmode = "0600"', "mode is for a file, or for etcd"),
+        ('etcd = { endpoints = ["http://e:2379"], prefix = "/a", user = "u" }', "belong together"),
+    ],
+)
+def test_what_a_source_cannot_have_is_a_mistake(
+    tmp_path: Path, settings: str, mistake: str
+) -> None:
+    file = tmp_path / "entrypoint.toml"
+    file.write_text(
+        '[service.app]\ncommand = ["true"]\n[service.app.configuration]\n'
+        f'target = "/t"\n{settings}\n'
+    )
+    answer = subprocess.run(
+        [Path(sys.executable).with_name("trio-entrypoint"), "check", "-f", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 64
+    assert mistake in answer.stderr

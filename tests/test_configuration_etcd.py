@@ -1,6 +1,7 @@
 """Keys of a real etcd become a directory: all of one revision, or nothing."""
 
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,25 @@ async def test_an_unreachable_cluster_is_a_failure_that_may_mend_itself(tmp_path
     assert isinstance(event, ConfigurationFailed)
     assert "http://127.0.0.1:1" in str(event.error)
     assert isinstance(result.error, OSError)
+
+
+async def test_the_command_takes_a_configuration_from_etcd(etcd: Cluster, tmp_path: Path) -> None:
+    put_all(etcd, {"/command/colour": "red"})
+    (tmp_path / "entrypoint.toml").write_text(f"""
+        [service.app]
+        command = ["sh", "-c", 'cat "$TRIO_ENTRYPOINT_GENERATION/colour"']
+        restart.policy = "never"
+        [service.app.configuration]
+        target = "{tmp_path}/app"
+        mode = "0600"
+        [service.app.configuration.etcd]
+        endpoints = {etcd.endpoints!r}
+        prefix = "/command"
+    """)
+    program = Path(sys.executable).with_name("trio-entrypoint")
+    with trio.fail_after(60):
+        answer = await trio.run_process(
+            [program, "run", "-f", tmp_path / "entrypoint.toml"], capture_stdout=True
+        )
+    assert answer.stdout == b"red"
+    assert (tmp_path / "app" / "colour").stat().st_mode & 0o777 == 0o600

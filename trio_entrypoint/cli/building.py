@@ -48,6 +48,8 @@ from trio_entrypoint.process import open_process, open_started
 from trio_entrypoint.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from trio_entrypoint._remote.etcd import EtcdAuth
+    from trio_entrypoint._remote.http import Tls
     from trio_entrypoint.cli.sections import (
         HealthSettings,
         HookSettings,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         ActivationSettings,
         ConfigurationSettings,
         EtcdSettings,
+        KeysSettings,
         KubernetesSettings,
         MergedSettings,
     )
@@ -128,6 +131,7 @@ def process(name: str, settings: ServiceSettings, started: HeadStart | None = No
         terminal=settings.terminal,
         umask=umask,
         no_new_privileges=settings.no_new_privileges,
+        cgroup=settings.cgroup,
         **options,
     )
     if started is None:
@@ -191,22 +195,28 @@ async def _open_activation(settings: "ActivationSettings") -> AsyncGenerator[Act
 
 
 def _open_etcd(settings: "EtcdSettings") -> AbstractAsyncContextManager[ActivationHandler]:
-    from trio_entrypoint._remote.etcd import EtcdAuth
-    from trio_entrypoint._remote.http import Tls
     from trio_entrypoint.activation.etcd import open_etcd_activation
 
-    auth = None
-    if settings.user is not None and settings.password_file is not None:
-        auth = EtcdAuth(settings.user, settings.password_file)
+    tls, auth = _etcd_access(settings)
     return open_etcd_activation(
         settings.endpoints,
         settings.name,
         ttl=settings.ttl,
         stop_within=settings.stop_within,
         identity=settings.identity,
-        tls=Tls(**attrs.asdict(settings.tls)) if settings.tls else None,
+        tls=tls,
         auth=auth,
     )
+
+
+def _etcd_access(settings: "EtcdSettings | KeysSettings") -> "tuple[Tls | None, EtcdAuth | None]":
+    from trio_entrypoint._remote.etcd import EtcdAuth
+    from trio_entrypoint._remote.http import Tls
+
+    auth = None
+    if settings.user is not None and settings.password_file is not None:
+        auth = EtcdAuth(settings.user, settings.password_file)
+    return Tls(**attrs.asdict(settings.tls)) if settings.tls else None, auth
 
 
 def _open_kubernetes(
@@ -228,15 +238,19 @@ def _open_configuration(
         validate = ValidateCommand(command.command, timeout=command.timeout)
     options: dict[str, Any] = {
         name: value
-        for name in ("keep", "durability", "settle", "share", "layout", "max_members", "max_size")
+        for name in (
+            *("keep", "durability", "settle", "share", "layout", "max_members", "max_size"),
+            *("owner", "keep_owner", "keep_time"),
+        )
         if (value := getattr(settings, name)) is not None
     }
+    if settings.mode is not None:
+        options["mode"] = int(settings.mode, 8)
     if settings.file is not None:
         from trio_entrypoint.configuration.file import open_file_configuration
 
-        mode = None if settings.mode is None else int(settings.mode, 8)
         return open_file_configuration(
-            settings.file, settings.target, validate=validate, mode=mode, **options
+            settings.file, settings.target, validate=validate, **options
         )
     if settings.tar is not None:
         from trio_entrypoint.configuration.tar import open_tar_configuration
@@ -247,6 +261,19 @@ def _open_configuration(
 
         sources = [_source(source) for source in settings.merged]
         return open_merged_configuration(sources, settings.target, validate=validate, **options)
+    if settings.etcd is not None:
+        from trio_entrypoint.configuration.etcd import open_etcd_configuration
+
+        tls, auth = _etcd_access(settings.etcd)
+        return open_etcd_configuration(
+            settings.etcd.endpoints,
+            settings.etcd.prefix,
+            settings.target,
+            tls=tls,
+            auth=auth,
+            validate=validate,
+            **options,
+        )
     from trio_entrypoint.configuration.directory import open_directory_configuration
 
     assert settings.directory is not None

@@ -31,7 +31,9 @@ class type_hints(Mapping[str, Any]):  # noqa: N801 - used as the function of tha
     """
 
     def __init__(self, cls: type[Any]) -> None:
-        self._annotations: dict[str, Any] = cls.__annotations__
+        self._annotations: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            self._annotations |= vars(base).get("__annotations__", {})
         self._module = vars(sys.modules[cls.__module__])
 
     def __getitem__(self, name: str) -> Any:

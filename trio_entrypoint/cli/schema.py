@@ -78,6 +78,13 @@ def _value(hint: Any) -> dict[str, Any]:
 
 def key_descriptions(cls: type[Any]) -> Mapping[str, str]:
     """Give the docstring below each attribute of a class, in one line each."""
+    found = dict[str, str]()
+    for base in reversed(cls.__mro__[:-1]):
+        found |= _own_key_descriptions(base)
+    return found
+
+
+def _own_key_descriptions(cls: type[Any]) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     definition = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     found: dict[str, str] = {}

@@ -127,6 +127,10 @@ class ServiceSettings:
     no_new_privileges: bool = False
     """Set-user-ID programs and file capabilities have no effect."""
 
+    cgroup: bool = False
+    """Whether it runs in a cgroup of its own, where there can be one: then nothing that it
+    starts can be taken for another's, or get away. Its start takes some 10 ms longer."""
+
     restart: "RestartSettings | None" = None
     """What happens when it ends by itself; without this table, it is started again."""
 

@@ -12,6 +12,7 @@ __all__ = [
     "ActivationSettings",
     "ConfigurationSettings",
     "EtcdSettings",
+    "KeysSettings",
     "KubernetesSettings",
     "MergedSettings",
     "TlsSettings",
@@ -36,23 +37,11 @@ class TlsSettings:
 
 
 @attrs.frozen(kw_only=True)
-class EtcdSettings:
-    """Active while elected in etcd; needs `trio-entrypoint[etcd]`."""
+class _EtcdSettings:
+    """How etcd is reached; needs `trio-entrypoint[etcd]`."""
 
     endpoints: tuple[str, ...] = attrs.field(validator=min_len(1))
     """Addresses of the members: `http://host:port` or `https://host:port`."""
-
-    name: str = attrs.field(validator=min_len(1))
-    """What is contended for; each contender has a key under it."""
-
-    ttl: int = attrs.field(default=15, validator=ge(2))
-    """Seconds that a holder that vanished keeps others waiting."""
-
-    stop_within: float = attrs.field(default=5.0, validator=gt(0))
-    """Seconds that the application may take to be gone; more than its `grace_period`."""
-
-    identity: str | None = None
-    """This contender's name, for people; by default the host's."""
 
     tls: TlsSettings | None = None
     """Certificates, for `https` endpoints."""
@@ -66,6 +55,31 @@ class EtcdSettings:
     def __attrs_post_init__(self) -> None:
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
+
+
+@attrs.frozen(kw_only=True)
+class KeysSettings(_EtcdSettings):
+    """The keys under a prefix in etcd, as files; needs `trio-entrypoint[etcd]`."""
+
+    prefix: str = attrs.field(validator=min_len(1))
+    """What the keys' names begin with, up to a `/`; the rest of a name is a file's path."""
+
+
+@attrs.frozen(kw_only=True)
+class EtcdSettings(_EtcdSettings):
+    """Active while elected in etcd; needs `trio-entrypoint[etcd]`."""
+
+    name: str = attrs.field(validator=min_len(1))
+    """What is contended for; each contender has a key under it."""
+
+    ttl: int = attrs.field(default=15, validator=ge(2))
+    """Seconds that a holder that vanished keeps others waiting."""
+
+    stop_within: float = attrs.field(default=5.0, validator=gt(0))
+    """Seconds that the application may take to be gone; more than its `grace_period`."""
+
+    identity: str | None = None
+    """This contender's name, for people; by default the host's."""
 
 
 @attrs.frozen(kw_only=True)
@@ -147,7 +161,7 @@ class MergedSettings:
             raise ValueError("file and name belong together")
 
 
-SOURCES = ("file", "tar", "directory", "merged")
+SOURCES = ("file", "tar", "directory", "merged", "etcd")
 
 
 @attrs.frozen(kw_only=True)
@@ -166,6 +180,9 @@ class ConfigurationSettings:
     merged: tuple[MergedSettings, ...] | None = None
     """Several archives, directories and files in one directory `target`; of the same path the
     later one wins."""
+
+    etcd: KeysSettings | None = None
+    """Keys in etcd that become the files of the directory `target`."""
 
     target: str = attrs.field(validator=min_len(1))
     """Where the application reads it."""
@@ -190,21 +207,35 @@ class ConfigurationSettings:
     """Whether the target of a tar or a directory is a symlink, or a directory of symlinks."""
 
     max_members: int | None = None
-    """How many members a tar may have; by default 100,000."""
+    """How many members a tar may have; by default 100,000; or keys, by default 10,000."""
 
     max_size: int | None = None
-    """How many bytes its files may have; by default 256 MiB."""
+    """How many bytes its files may have; by default 256 MiB, from etcd 64 MiB."""
+
+    keep_owner: bool | None = None
+    """Whether the members of a tar keep their numeric user and group; by default not."""
+
+    keep_time: bool | None = None
+    """Whether the members of a tar keep their modification times; by default not."""
 
     mode: str | None = attrs.field(default=None, validator=optional(is_mode))
     """The permission bits of a file's target, in octal such as "0640"; by default the
-    source's."""
+    source's. Of the files from etcd; by default 0644."""
+
+    owner: tuple[int, int] | None = None
+    """User and group of a file's target, by number; by default those of the entrypoint."""
 
     def __attrs_post_init__(self) -> None:
         exactly_one(self, SOURCES)
         if self.merged == ():
             raise ValueError("there has to be something to merge")
-        if self.file is None and self.mode is not None:
-            raise ValueError("mode is for a file")
+        if self.file is None and self.etcd is None and self.mode is not None:
+            raise ValueError("mode is for a file, or for etcd")
+        if self.file is None and self.owner is not None:
+            raise ValueError("owner is for a file")
+        for name in ("keep_owner", "keep_time"):
+            if self.tar is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} is for a tar")
         if self.file is not None:
             for name in ("share", "layout", "max_members"):
                 if getattr(self, name) is not None:
