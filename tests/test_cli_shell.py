@@ -63,6 +63,10 @@ def test_each_flag_of_run_is_a_key_of_the_file() -> None:
                 definition = schema["$defs"][reference.rpartition("/")[2]]
 
 
+def test_no_help_shows_the_name_of_what_it_should_show() -> None:
+    assert not re.search(r"\{[A-Z]+_[A-Z_]+\}", Path("man/trio-entrypoint.1").read_text())
+
+
 def test_the_manual_page_is_the_newest_one() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "import generate; print(generate.generate(), end='')"],

@@ -185,7 +185,7 @@ class _Shutdown:
         assert self._attached is not None
         assert self._received is not None
         _, scope, reaper = self._attached
-        _logger.info("stopping: received %s", signals.strsignal(self._received))
+        _logger.info("stopping: received %s", signals.Signals(self._received).name)
         reaper.keep_codes()
         scope.cancel()
 

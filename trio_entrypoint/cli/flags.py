@@ -158,7 +158,7 @@ RUN_FLAGS = (
 
 _SOCKET = Flag(
     "--socket",
-    "the entrypoint's control socket (default: ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET})",
+    f"the entrypoint's control socket (default: ${SOCKET_VARIABLE}, else {DEFAULT_SOCKET})",
     "",
     "PATH",
 )
