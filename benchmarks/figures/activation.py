@@ -38,7 +38,7 @@ def measure(stage: Stage) -> Figure:
     }
     with ExitStack() as stack:
         performances = {contender.name: _open(stage, stack, contender) for contender in contenders}
-        for number in stage.rounds(40, 3):
+        for number in stage.rounds(25, 3):
             for contender in stage.shuffled(contenders, number):
                 performance = performances[contender.name]
                 begin = time.monotonic_ns()

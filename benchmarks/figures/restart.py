@@ -15,7 +15,7 @@ def measure(stage: Stage) -> Figure:
     """Run all contenders at once, and kill the application of one after another."""
     contenders = [contender for contender in stage.contenders if contender.restarts]
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for number in stage.rounds(20, 3):
+    for number in stage.rounds(12, 3):
         with ExitStack() as stack:
             performances = []
             for contender in stage.shuffled(contenders, number):

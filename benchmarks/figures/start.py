@@ -8,7 +8,7 @@ from benchmarks.stage import Stage, open_performance
 def measure(stage: Stage) -> Figure:
     """Start each contender, once a round."""
     samples: dict[str, list[float]] = {contender.name: [] for contender in stage.contenders}
-    for number in stage.rounds(20, 3):
+    for number in stage.rounds(15, 3):
         for contender in stage.shuffled(stage.contenders, number):
             with (
                 stage.job() as (job, reports),

@@ -14,7 +14,7 @@ LIVED = 1.5
 def measure(stage: Stage) -> Figure:
     """Run all contenders at once, settled, and shut one after another down."""
     samples: dict[str, list[float]] = {contender.name: [] for contender in stage.contenders}
-    for number in stage.rounds(15, 3):
+    for number in stage.rounds(12, 3):
         with ExitStack() as stack:
             performances = []
             for contender in stage.shuffled(stage.contenders, number):
