@@ -19,7 +19,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Surroundings:
     return made
 
 
-def outcome(place: Surroundings, source: str, *numbers: int) -> tuple[int, str]:
+def outcome(
+    place: Surroundings, source: str, *numbers: int, within: float = 60
+) -> tuple[int, str]:
     """Run a program; after each line that it prints send it the next signal."""
     with place.running(source) as process:
         assert process.stdout is not None
@@ -27,7 +29,7 @@ def outcome(place: Surroundings, source: str, *numbers: int) -> tuple[int, str]:
         for number in numbers:
             output += process.stdout.readline()
             place.signal(process, number)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=within)
         assert "Traceback" not in errors, errors
         return process.returncode, output + rest
 
@@ -56,8 +58,9 @@ run(main)
 """
 
 
+@pytest.mark.timeout(200)
 def test_no_awkward_program_leaves_anything_behind(place: Surroundings) -> None:
-    status, output = outcome(place, MATRIX)
+    status, output = outcome(place, MATRIX, within=150)  # storms, on two processors
     assert status == 7, output
 
 
