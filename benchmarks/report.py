@@ -102,9 +102,9 @@ def markdown(results: Results) -> str:
     lines += [
         (
             "Each figure is one run, all contenders in turn, in another order each round. "
-            f"Medians; the ratio is of medians, with its {CONFIDENCE:.0%} bootstrap interval. Nothing is "
-            "concluded where the medians are closer than the larger interquartile range, or the "
-            "interval includes 1."
+            f"Medians; the ratio is of medians, with its {CONFIDENCE:.0%} bootstrap interval. "
+            "Nothing is concluded where the medians are closer than the larger interquartile "
+            "range, or the interval includes 1."
         ),
         "",
     ]
