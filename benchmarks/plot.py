@@ -40,8 +40,9 @@ def decades(low: float, high: float) -> list[int]:
 
 
 def _panel(title: str, rows: Sequence[tuple[str, Summary]], top: int) -> Iterator[str]:
-    smallest = min(max(row.lower, row.median / 10, 1e-3) for _, row in rows)
-    powers = decades(smallest, max(row.upper for _, row in rows))
+    drawn = [row for _, row in rows if row.median > 0]
+    smallest = min(max(row.lower, row.median / 10, 1e-3) for row in drawn)
+    powers = decades(smallest, max(row.upper for row in drawn))
     left, right = LABELS, WIDTH - VALUES
     bottom = top + HEADER + ROW * len(rows)
 
@@ -62,11 +63,12 @@ def _panel(title: str, rows: Sequence[tuple[str, Summary]], top: int) -> Iterato
         y = top + HEADER + ROW * index + ROW // 2
         yield f'<g class="{"ours" if name == OURS else "theirs"}">'
         yield f'<text x="0" y="{y + 4}">{escape(name)}</text>'
-        yield (
-            f'<line class="spread" x1="{across(row.lower)}" y1="{y}" '
-            f'x2="{across(row.upper)}" y2="{y}"/>'
-        )
-        yield f'<circle class="point" cx="{across(row.median)}" cy="{y}" r="5"/>'
+        if row.median > 0:  # a logarithmic axis has no place for 0
+            yield (
+                f'<line class="spread" x1="{across(row.lower)}" y1="{y}" '
+                f'x2="{across(row.upper)}" y2="{y}"/>'
+            )
+            yield f'<circle class="point" cx="{across(row.median)}" cy="{y}" r="5"/>'
         yield f'<text class="value" x="{WIDTH}" y="{y + 4}">{number(row.median)}</text></g>'
 
 
@@ -77,8 +79,8 @@ def _panels(figure: Figure) -> Iterator[tuple[str, list[tuple[str, Summary]]]]:
             for series in figure.series
             if series.case == case and series.samples
         ]
-        rows = [row for row in rows if row[1].median > 0]
-        if len(rows) > 1:
+        rows = [row for row in rows if row[1].median >= 0]
+        if len(rows) > 1 and any(row.median > 0 for _, row in rows):
             title = figure.title if len(figure.cases) == 1 else f"{figure.title}: {case}"
             yield f"{title}, {figure.unit}" if figure.unit else title, rows
 
