@@ -67,17 +67,6 @@ def shell() -> Generator[Terminal]:
 JOB = """sh -c 'echo a" "job; exec sleep 1000'"""  # the shell shows what is typed, too
 
 
-def test_a_shell_has_job_control(shell: Terminal) -> None:
-    shell.type(f"{JOB}\n")
-    shell.shows("a job")
-    shell.type("\x1a")  # Ctrl-Z
-    shell.shows("Stopped")
-    shell.type("kill -9 %1; wait; echo it is' 'over\n")
-    shell.shows("it is over")
-    shell.type("exit 4\n")
-    assert shell.exit_status() == 4
-
-
 def test_ctrl_c_interrupts_the_foreground_job_only(shell: Terminal) -> None:
     shell.type(f"{JOB}\n")
     shell.shows("a job")
