@@ -13,8 +13,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,26 @@ import trio.testing
 from trio_entrypoint import UpdateResult, open_file_configuration, open_tar_configuration
 from trio_entrypoint.configuration.engine import GenerationConfiguration
 
-OpenConfiguration = Callable[[Path], AbstractAsyncContextManager[GenerationConfiguration]]
+OpenConfiguration = Callable[[Path, int], AbstractAsyncContextManager[GenerationConfiguration]]
+"""Opens source and target in a directory, and keeps so many generations."""
 
 
 def tar_configuration(**options: Any) -> OpenConfiguration:
-    return lambda directory: open_tar_configuration(
-        directory / "source", directory / "target", **options
+    return lambda directory, keep: open_tar_configuration(
+        directory / "source", directory / "target", keep=keep, **options
     )
 
 
-def file_configuration(**options: Any) -> OpenConfiguration:
-    return lambda directory: open_file_configuration(
-        directory / "source", directory / "target", **options
-    )
+def file_configuration(directory: Path, keep: int) -> Any:
+    return open_file_configuration(directory / "source", directory / "target", keep=keep)
 
 
 OPEN = {
-    "symlink": tar_configuration(layout="symlink", keep=1),
-    "copy": tar_configuration(layout="symlink", keep=1, share="copy"),
-    "inside": tar_configuration(layout="inside", keep=1),
-    "disk": tar_configuration(layout="symlink", keep=1, durability="disk"),
-    "file": file_configuration(keep=1),
+    "symlink": tar_configuration(layout="symlink"),
+    "copy": tar_configuration(layout="symlink", share="copy"),
+    "inside": tar_configuration(layout="inside"),
+    "disk": tar_configuration(layout="symlink", durability="disk"),
+    "file": file_configuration,
 }
 
 
@@ -91,12 +90,15 @@ async def _settle() -> None:
 
 
 ACTIONS = {action.__name__: action for action in (update, trial, rollback, unconfirmed, opening)}
+_KEEP, _KEEP_ALL = 1, 9
 
 
 async def run(kind: str, action: str, directory: Path) -> dict[str, object]:
+    """Do what an action is called after; `kept-` before its name keeps all generations."""
+    keep = _KEEP_ALL if action.startswith("kept-") else _KEEP
     try:
-        async with OPEN[kind](directory) as configuration:
-            result = await ACTIONS[action](configuration)
+        async with OPEN[kind](directory, keep) as configuration:
+            result = await ACTIONS[action.removeprefix("kept-")](configuration)
     except OSError as error:
         return {"opened": False, "error": str(error)}
     return {
@@ -107,6 +109,13 @@ async def run(kind: str, action: str, directory: Path) -> dict[str, object]:
     }
 
 
+@contextmanager
+def _last_name_first(path: Any, scandir: Callable[..., Any] = os.scandir) -> Generator[Any]:
+    """A file system's own order is as good as any; this one has a tree before its manifest."""
+    with scandir(path) as entries:
+        yield iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
+
+
 async def _inline(function: Callable[..., Any], *args: object, **_: object) -> object:
     await trio.lowlevel.checkpoint()
     return function(*args)
@@ -115,6 +124,7 @@ async def _inline(function: Callable[..., Any], *args: object, **_: object) -> o
 def serve() -> None:
     trio.to_thread.run_sync = _inline  # type: ignore[assignment]
     trio.from_thread.check_cancelled = lambda: None
+    os.scandir = _last_name_first  # type: ignore[assignment]
     # The order in which tasks run decides the order of system calls.
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio._core._run._r.seed(0)

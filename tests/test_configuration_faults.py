@@ -12,9 +12,11 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import attrs
 import pytest
@@ -124,6 +126,9 @@ class World:
                 case ["unconfirmed", name]:
                     self.deliver(name)
                     server.run(self.scenario.kind, "unconfirmed", self.directory)
+                case ["kept", name]:
+                    self.deliver(name)
+                    server.run(self.scenario.kind, "kept-update", self.directory)
                 case _:
                     self.deliver(step)
                     server.run(self.scenario.kind, "update", self.directory)
@@ -143,6 +148,12 @@ class World:
         for path, text in OLD.items():
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text(text)
+
+    @property
+    def store(self) -> Path:
+        """Where the generations are."""
+        inside = self.scenario.kind == "inside"
+        return self.directory / ("target/..generations" if inside else ".target.generations")
 
     def check_healed(self, server: Server, trees: list[object], confirmed: bool) -> None:
         """Start again: everything works, and nothing is left over."""
@@ -168,18 +179,21 @@ class World:
         else:
             assert answer["error"] is None
             assert self.shown() == trees[1]
-        store = self.directory / (
-            "target/..generations" if scenario.kind == "inside" else ".target.generations"
-        )
-        numbers = [path for path in store.iterdir() if path.name.isdecimal()]
-        assert {path.name for path in store.iterdir()} <= {"next", *(n.name for n in numbers)}
-        assert not list(store.rglob("*.new"))
-        assert all((number / "manifest").exists() for number in numbers)
+        numbers = self.check_collected()
         whole = [number for number in numbers if (number / "tree").exists()]
         assert len(whole) <= 3  # in place, kept, and replaced only now
         assert len(numbers) <= 4
         beside = {path.name for path in self.directory.iterdir()}
         assert beside <= {"source", "target", ".target.generations"}
+
+    def check_collected(self) -> list[Path]:
+        """There are only complete generations; return their directories."""
+        numbers = [path for path in self.store.iterdir() if path.name.isdecimal()]
+        names = {path.name for path in self.store.iterdir()}
+        assert names <= {"next", *(number.name for number in numbers)}
+        assert not list(self.store.rglob("*.new"))
+        assert all((number / "manifest").exists() for number in numbers)
+        return numbers
 
 
 def mutating_calls(log: Path, directory: Path) -> list[tuple[str, int]]:
@@ -204,54 +218,71 @@ def test_a_fault_at_any_system_call_leaves_the_old_or_the_new_tree(
 ) -> None:
     template = World(scenario, tmp_path / "template")
     template.build(servers[0])
-    # All worlds have paths of the same length, and so the same system calls.
-    recorded = template.copy(tmp_path / "recorded")
-    trees = [recorded.tree(scenario.old), recorded.tree(scenario.new)]
-    assert recorded.shown() == trees[0]
-    log = tmp_path / "log"
-    code, answer = servers[0].run(
-        scenario.kind,
-        scenario.action,
-        recorded.directory,
-        *["-e", f"trace={MUTATING}", "-o", str(log)],
-    )
-    assert (code, answer is not None and answer["error"]) == (0, None)
+    trees = [template.tree(scenario.old), template.tree(scenario.new)]
+    assert template.shown() == trees[0]
+    recorded, calls = record(template, servers[0])
     assert recorded.shown() == trees[1]
-    calls = mutating_calls(log, recorded.directory)
     assert len(calls) > 3
 
-    faults = [(*call, "signal=KILL") for call in calls]
+    faults: list[Fault] = [(*call, "signal=KILL") for call in calls]
     errors = ["error=EIO", "error=ENOSPC", "error=EACCES"]
     if THOROUGH:
         faults += [(*call, error) for call in calls for error in errors]
     elif (scenario.kind, scenario.action) in ALSO_ERRORS:
         faults += [(*call, errors[index % 3]) for index, call in enumerate(calls)]
 
+    for_each(faults, template, servers, partial(check_fault, trees))
+
+
+Fault: TypeAlias = tuple[str, int, str]
+"""A system call, which one of those of that name, and what happens to it."""
+
+
+def record(template: World, server: Server) -> tuple[World, list[tuple[str, int]]]:
+    """Run a scenario without a fault; return what it left, and its mutating system calls."""
+    # All worlds have paths of the same length, and so the same system calls.
+    world = template.copy(template.directory.with_name("recorded"))
+    code, answer = inject(world, server)
+    assert (code, answer is not None and answer["error"]) == (0, None)
+    return world, mutating_calls(Path(f"{world.directory}.log"), world.directory)
+
+
+def inject(
+    world: World, server: Server, fault: Fault | None = None
+) -> tuple[int, dict[str, Any] | None]:
+    """Run a scenario, with a fault or without."""
+    strace = ["-e", f"trace={MUTATING}", "-o", f"{world.directory}.log"]
+    if fault is not None:
+        name, number, what = fault
+        strace += ["-e", f"inject={name}:{what}:when={number}"]
+    return server.run(world.scenario.kind, world.scenario.action, world.directory, *strace)
+
+
+def for_each(
+    faults: Sequence[Fault],
+    template: World,
+    servers: list[Server],
+    check: Callable[[World, Server, Fault], None],
+) -> None:
+    """Check faults in worlds of their own, with all servers at a time."""
+
     def work(number: int) -> None:
         for fault in faults[number :: len(servers)]:
-            world = template.copy(tmp_path / f"faulty-{number}")
-            check_fault(world, servers[number], trees, *fault)
+            world = template.copy(template.directory.with_name(f"faulty-{number}"))
+            check(world, servers[number], fault)
 
     with ThreadPoolExecutor(len(servers)) as pool:
         for _ in pool.map(work, range(len(servers))):
             pass
 
 
-def check_fault(
-    world: World, server: Server, trees: list[object], name: str, number: int, fault: str
-) -> None:
+def check_fault(trees: list[object], world: World, server: Server, fault: Fault) -> None:
     """Run the scenario with one fault, and look at what it did."""
     scenario = world.scenario
-    code, answer = server.run(
-        scenario.kind,
-        scenario.action,
-        world.directory,
-        *["-e", f"trace={MUTATING}", "-e", f"inject={name}:{fault}:when={number}"],
-        *["-o", f"{world.directory}.log"],
-    )
-    what = (name, number, fault, answer)
+    code, answer = inject(world, server, fault)
+    what = (*fault, answer)
     assert world.shown() in trees, what
-    if fault == "signal=KILL":
+    if fault[2] == "signal=KILL":
         assert code == -signal.SIGKILL, what
     else:
         # A failure is told, as what it is; and what is told is true.
@@ -267,3 +298,41 @@ def check_fault(
     log = Path(f"{world.directory}.log").read_text(errors="replace")
     confirmed = re.search(r'unlink\(.*/trial"\) = 0', log) is not None
     world.check_healed(server, trees, confirmed)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "file", *(["inside", "disk"] if THOROUGH else [])])
+def test_nothing_goes_back_to_a_generation_whose_collection_was_interrupted(
+    tmp_path: Path, servers: list[Server], kind: str
+) -> None:
+    applied = ["old", "bad", "new", "bad", "new"]
+    scenario = Scenario(
+        kind, tuple(f"kept {name}" for name in applied), "opening", "new", "new", "new"
+    )
+    template = World(scenario, tmp_path / "template")
+    template.build(servers[0])
+    whole = [template.tree(name) for name in reversed(applied)]
+    recorded, calls = record(template, servers[0])
+    # What is in place, and one to go back to.
+    assert {path.name for path in recorded.check_collected()} == {"4", "5"}
+    removed = {path.name for path in template.store.iterdir()} - {"4", "5"}
+    assert len(removed) == 3
+    assert len(calls) > 3 * len(removed)
+
+    def check(world: World, server: Server, fault: Fault) -> None:
+        inject(world, server, fault)
+        shown = [world.shown()]
+        # The next start is told to keep all that it finds, and goes back as far as it can.
+        while True:
+            code, answer = server.run(kind, "kept-rollback", world.directory)
+            assert code == 0
+            assert answer is not None
+            if answer["error"] is not None:
+                break
+            shown.append(world.shown())
+        assert "no earlier trusted configuration" in answer["error"], fault
+        assert shown[:2] == whole[:2], fault
+        rest = iter(whole)
+        assert all(tree in rest for tree in shown), fault
+        world.check_collected()
+
+    for_each([(*call, "signal=KILL") for call in calls], template, servers, check)

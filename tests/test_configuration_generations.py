@@ -120,6 +120,28 @@ async def test_rollback_goes_back_further_each_time_until_there_is_nothing(tmp_p
         assert contents(target) == {"a": "3"}
 
 
+async def test_nothing_goes_back_to_a_generation_that_is_just_being_removed(
+    tmp_path: Path,
+) -> None:
+    source, target, store = tmp_path / "c.tar", tmp_path / "app", tmp_path / ".app.generations"
+    large = {f"f{n}": "" for n in range(3000)}
+    async with open_tar_configuration(source, target, keep=9) as configuration:
+        for files in ({"a": "1"}, large, {"a": "3"}, {"a": "4"}):
+            move_into_place(source, archive(files))
+            assert (await configuration.update()).error is None
+    async with open_tar_configuration(source, target, keep=1) as configuration:
+        with trio.fail_after(20):
+            # The large one goes first; the smallest is whole for as long as that takes.
+            while (store / "2" / "manifest").exists():
+                await trio.lowlevel.checkpoint()
+            assert (await configuration.rollback()).error is None
+            result = await configuration.rollback()
+            assert "no earlier trusted configuration" in str(result.error)
+            while (store / "1").exists():  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        assert contents(target) == {"a": "3"}
+
+
 async def test_a_staged_update_follows_a_rollback_that_came_first(tmp_path: Path) -> None:
     source, target = tmp_path / "c.tar", tmp_path / "app"
     async with open_tar_configuration(source, target) as configuration:

@@ -100,6 +100,7 @@ class Store:
         self._lock = _lock(pointer)
         self.records: Records = Records(pointer.store)
         self._replaced: dict[int, float] = {}
+        self._being_removed: frozenset[int] = frozenset()
         self.current: Sealed | None = None
         self.on_trial: bool = False
         self.refused: dict[str, str] = {}
@@ -267,6 +268,8 @@ class Store:
         """
         if self.current is not None:
             for number in sorted(self.records.numbers(), reverse=True):
+                if number in self._being_removed:
+                    continue
                 if NOTHING < number < self.current.number and self.records.trusted(number):
                     found = self._load(number)
                     if found is not None:
@@ -329,6 +332,8 @@ class Store:
     def unwanted(self, held: Collection[int]) -> "list[Unwanted]":
         """What is neither in place, nor kept, nor held, nor was so a moment ago.
 
+        From now on nothing goes back to one of these: it may be half removed at any moment.
+
         Args:
             held: Numbers of generations that processes were started with, or that are staged.
         """
@@ -353,6 +358,7 @@ class Store:
                 trusted += 1
                 continue
             unwanted.append(Unwanted(number, whole=True))
+        self._being_removed = frozenset(number for number, _ in unwanted)
         return unwanted
 
     @property
