@@ -54,36 +54,55 @@ class Terminal:
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
+    def command(self, text: str) -> None:
+        """Type a command at the shell's next prompt: what is typed between two can get lost."""
+        self.shows("prompt> ")
+        self.type(f"{text}\n")
+
 
 @pytest.fixture
 def shell() -> Generator[Terminal]:
     terminal = Terminal(["bash", "--norc", "--noprofile", "-i"])
-    terminal.shows("prompt> ")
-    terminal.type("PS1=; stty -echo\n")
     yield terminal
     os.close(terminal.fd)
 
 
-JOB = """sh -c 'echo a" "job; exec sleep 1000'"""  # the shell shows what is typed, too
+# The shell shows what is typed, too: not the same as what is printed.
+JOB = """sh -c 'echo a" "job; exec sed -u s/^/got:/'"""
+
+
+def test_a_shell_has_job_control(shell: Terminal) -> None:
+    shell.command(JOB)
+    shell.shows("a job")
+    shell.type("\x1a")  # Ctrl-Z
+    shell.shows("Stopped")
+    shell.command("fg")
+    shell.shows("exec sed")
+    shell.type("a line\n")
+    shell.shows("got:a line")
+    shell.type("\x04")  # Ctrl-D: the end of its input
+    shell.command("exit 4")
+    assert shell.exit_status() == 4
 
 
 def test_ctrl_c_interrupts_the_foreground_job_only(shell: Terminal) -> None:
-    shell.type(f"{JOB}\n")
+    shell.command(JOB)
     shell.shows("a job")
     shell.type("\x03")
-    shell.type("echo status $?\n")
+    shell.command("echo status $?")
     shell.shows("status 130")
-    shell.type("exit 0\n")
+    shell.command("exit 0")
     assert shell.exit_status() == 0
 
 
 def test_the_window_size_arrives(shell: Terminal) -> None:
-    shell.type("trap 'stty size' WINCH; echo all' 'set\n")
+    shell.command("trap 'stty size' WINCH; echo all' 'set")
     shell.shows("all set")
+    shell.shows("prompt> ")
     shell.resize(33, 99)
     shell.type("\n")
     shell.shows("33 99")
-    shell.type("exit\n")
+    shell.command("exit")
     shell.exit_status()
 
 
