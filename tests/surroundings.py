@@ -112,3 +112,12 @@ class Container(Surroundings):
 
 
 ALL = [Surroundings, Namespace, Container]
+
+
+def in_mount_namespace(directory: Path, setup: str, program: str) -> None:
+    """Run Python where something is mounted that only it sees."""
+    unshare = ["unshare", "--mount", "--propagation", "private"]
+    if os.getuid():
+        unshare += ["--user", "--map-root-user"]
+    script = f"set -e\n{setup}\nexec {sys.executable} -c '{program}'\n"
+    subprocess.run([*unshare, "sh", "-c", script], check=True, cwd=directory)

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 from configurations import archive, contents
+from surroundings import in_mount_namespace
 
 from trio_entrypoint import (
     Modification,
@@ -216,15 +215,6 @@ async def test_a_name_that_is_taken_in_a_directory_that_stays_is_an_error_before
         assert "mine" in str(result.error)
         assert contents(target) == {"a": "1", "mine": "by hand"}
         assert not (target / "new").is_symlink()
-
-
-def in_mount_namespace(directory: Path, setup: str, program: str) -> None:
-    """Run Python where something is mounted that only it sees."""
-    unshare = ["unshare", "--mount", "--propagation", "private"]
-    if os.getuid():
-        unshare += ["--user", "--map-root-user"]
-    script = f"set -e\n{setup}\nexec {sys.executable} -c '{program}'\n"
-    subprocess.run([*unshare, "sh", "-c", script], check=True, cwd=directory)
 
 
 PROGRAM = """

@@ -19,12 +19,13 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
 from trio_entrypoint._files.adoption import adopt_directory, adopt_entries, adopt_file
 from trio_entrypoint._files.generations import Store
+from trio_entrypoint._files.overlap import AnyPath, refuse_overlap
 from trio_entrypoint._files.pointers import (
     FilePointer,
     InsidePointer,
@@ -50,16 +51,20 @@ _MUST_STAY = frozenset(
 )
 
 
-def open_directory(target: str, *, layout: Layout, keep: int, share: Share) -> Store:
+def open_directory(
+    target: str, sources: Sequence[AnyPath], *, layout: Layout, keep: int, share: Share
+) -> Store:
     """Open the store of a directory target, adopt what is there, and recover from a crash.
 
     Raises:
-        OSError, InUseError: The target cannot be managed; the message names it.
+        OSError, InUseError: The target cannot be managed, or not from these sources' paths;
+            the message names it.
         ValueError: An argument is none of those that are known.
     """
     _check_choice("layout", layout, ("auto", "symlink", "inside"))
     _check_choice("share", share, ("link", "copy"))
     target = _resolve(target)
+    refuse_overlap(target, sources)
     status = _status(target)
     if status is not None and not stat.S_ISDIR(status.st_mode) and not _is_ours(target):
         raise NotADirectoryError(
@@ -86,13 +91,15 @@ def open_directory(target: str, *, layout: Layout, keep: int, share: Share) -> S
         return _open_inside(target, keep=keep, share=share)
 
 
-def open_file(target: str, *, keep: int) -> Store:
+def open_file(target: str, sources: Sequence[AnyPath], *, keep: int) -> Store:
     """Open the store of a single-file target, adopt what is there, and recover from a crash.
 
     Raises:
-        OSError, InUseError: The target cannot be managed; the message names it.
+        OSError, InUseError: The target cannot be managed, or not from these sources' paths;
+            the message names it.
     """
     target = _resolve(target)
+    refuse_overlap(target, sources)
     status = _status(target)
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise IsADirectoryError(

@@ -1,7 +1,7 @@
 """A directory as the source of a directory: `open_directory_configuration`."""
 
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import final
@@ -12,6 +12,7 @@ from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.manifest import Entry, tree_digest
 from trio_entrypoint._files.opening import Layout, Share, open_directory
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.scan import copy_tree, scan_tree
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.tree import open_tree_watch
@@ -40,6 +41,11 @@ class DirectorySource:
     """
 
     path: "str | os.PathLike[str]"
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """The path."""
+        return [self.path]
 
     def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
         """Watch everything in the directory."""
@@ -110,7 +116,8 @@ async def open_directory_configuration(
     All but the source is as in `open_tar_configuration`, which says more.
 
     Raises:
-        OSError, InUseError: The target cannot be managed; the message names the path.
+        OSError, InUseError: The target cannot be managed, or source and target are one in the
+            other; the message names the path.
         ValueError: An argument is out of range.
 
     Example::

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from trio_entrypoint._channels import NewestChannel
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.generations import LINGER, NoGenerationError, Sealed, Store
 from trio_entrypoint._files.manifest import Difference, difference
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.results import ResultChannel
@@ -362,16 +363,17 @@ class StagedGeneration:
 
 @asynccontextmanager
 async def open_generations(
-    source: Source, open_store: Callable[[], Store], options: Options
+    source: Source, open_store: Callable[[Sequence[AnyPath]], Store], options: Options
 ) -> AsyncGenerator[GenerationConfiguration]:
     """Manage a target by a source.
 
     Args:
         source: Where the configuration comes from.
-        open_store: Opens the target's generations, in a worker thread.
+        open_store: Opens the target's generations, in a worker thread, unless the target is
+            in the way of one of the source's paths.
         options: What the user said.
     """
-    store = await trio.to_thread.run_sync(open_store)
+    store = await trio.to_thread.run_sync(open_store, source.paths)
     try:
         async with source.watch() as watch:
             with (

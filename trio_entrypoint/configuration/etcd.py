@@ -11,6 +11,7 @@ import trio
 
 from trio_entrypoint._files.errors import SourceError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, EtcdError, KeyValue, open_etcd, prefix_end
@@ -49,6 +50,11 @@ class EtcdSource:
         self._end = prefix_end(self._prefix)
         self._mode = mode
         self._limits = limits
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """None: it is read from the network."""
+        return []
 
     def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
         """Watch every key under the prefix."""

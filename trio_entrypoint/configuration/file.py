@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import final
@@ -11,6 +11,7 @@ import attrs
 
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import open_file
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint.configuration.engine import (
@@ -40,6 +41,11 @@ class FileSource:
     name: str
     mode: int | None = None
     owner: tuple[int, int] | None = None
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """The path."""
+        return [self.path]
 
     def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
         """Watch the file's path."""
@@ -109,7 +115,8 @@ async def open_file_configuration(
 
     Raises:
         IsADirectoryError: There is something at the target that is no file.
-        OSError: The target cannot be managed; the message names the path and the reason.
+        OSError: The target cannot be managed, or the source is in the target; the message
+            names the path and the reason.
         InUseError: Another handler manages the target.
         ValueError: An argument is out of range.
 

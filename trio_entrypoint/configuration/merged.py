@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from trio_entrypoint._files.opening import Layout, Share, open_directory
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint.configuration.engine import (
     Durability,
@@ -38,6 +39,11 @@ class MergedSource:
     """
 
     sources: Sequence[Source] = attrs.field(converter=_at_least_one)
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """The paths of all of them."""
+        return [path for source in self.sources for path in source.paths]
 
     @asynccontextmanager
     async def watch(self) -> AsyncGenerator[SourceWatch]:
@@ -135,7 +141,8 @@ async def open_merged_configuration(
     All but the sources is as in `open_tar_configuration`, which says more.
 
     Raises:
-        OSError, InUseError: The target cannot be managed; the message names the path.
+        OSError, InUseError: The target cannot be managed, or a source and the target are one
+            in the other; the message names the path.
         ValueError: An argument is out of range.
 
     Example::

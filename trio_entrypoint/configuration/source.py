@@ -4,10 +4,11 @@ A source can be watched, and it can be read as one consistent snapshot into a ne
 engine (`trio_entrypoint.configuration.engine`) does all the rest, the same for all sources.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeAlias
 
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import TreeWriter
 
 Check: TypeAlias = Callable[[], None]
@@ -57,6 +58,11 @@ class Snapshot(Protocol):
 
 class Source(Protocol):
     """Where a configuration comes from."""
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """The files or directories that it is read from; the target must not be in their way."""
+        ...
 
     def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
         """Watch it, whether or not it exists."""

@@ -1,7 +1,7 @@
 """A tar archive as the source of a directory: `open_tar_configuration`."""
 
 import os
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from hashlib import sha256
@@ -13,6 +13,7 @@ import attrs
 from trio_entrypoint._files.archive import unpack_archive
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
+from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint.configuration.engine import (
@@ -44,6 +45,11 @@ class TarSource:
     path: "str | os.PathLike[str]"
     keep_owner: bool = False
     keep_time: bool = False
+
+    @property
+    def paths(self) -> Sequence[AnyPath]:
+        """The path."""
+        return [self.path]
 
     def watch(self) -> AbstractAsyncContextManager[SourceWatch]:
         """Watch the archive's path."""
@@ -140,7 +146,8 @@ async def open_tar_configuration(
 
     Raises:
         NotADirectoryError: There is a file at the target.
-        OSError: The target cannot be managed; the message names the path and the reason.
+        OSError: The target cannot be managed, or the source is in the target; the message
+            names the path and the reason.
         InUseError: Another handler manages the target.
         ValueError: An argument is out of range.
 
