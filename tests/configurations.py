@@ -1,12 +1,23 @@
-"""What the tests of configurations share: archives, trees, and what a target shows."""
+"""What the tests of configurations share: archives, trees, deliveries, what a target shows."""
 
 import io
 import os
+import shutil
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeAlias
+
+import attrs
+
+from trio_entrypoint import (
+    GenerationConfiguration,
+    open_directory_configuration,
+    open_file_configuration,
+    open_tar_configuration,
+)
 
 Tree: TypeAlias = Mapping[str, "str | bytes"]
 """Contents by path; a path that ends in a slash is a directory."""
@@ -63,3 +74,31 @@ def contents(directory: "str | os.PathLike[str]") -> dict[str, str]:
 
     read(root, "")
     return found
+
+
+@attrs.frozen
+class Delivery:
+    """A kind of configuration, and how its source is delivered."""
+
+    open_configuration: Callable[
+        [Path, Path], AbstractAsyncContextManager[GenerationConfiguration]
+    ]
+    deliver: Callable[[Path, str], object]
+    withdraw: Callable[[Path], object] = Path.unlink
+
+
+def deliver_directory(source: Path, text: str) -> None:
+    (source / "d").mkdir(parents=True, exist_ok=True)
+    move_into_place(source / "d" / "a", text.encode())
+
+
+DELIVERIES = {
+    "file": Delivery(
+        open_file_configuration, lambda source, text: move_into_place(source, text.encode())
+    ),
+    "tar": Delivery(
+        open_tar_configuration,
+        lambda source, text: move_into_place(source, archive({"d/a": text})),
+    ),
+    "directory": Delivery(open_directory_configuration, deliver_directory, shutil.rmtree),
+}

@@ -1,5 +1,5 @@
-"""The three places that an entrypoint runs in: an ordinary process, PID 1 of a namespace of
-its own, and PID 1 of an OCI container, made by runc.
+"""The places that an entrypoint runs in: an ordinary process, PID 1 of a namespace of its own,
+PID 1 of an OCI container, made by runc; where something is mounted; while inotify overflows.
 """
 
 import json
@@ -121,3 +121,13 @@ def in_mount_namespace(directory: Path, setup: str, program: str) -> None:
         unshare += ["--user", "--map-root-user"]
     script = f"set -e\n{setup}\nexec {sys.executable} -c '{program}'\n"
     subprocess.run([*unshare, "sh", "-c", script], check=True, cwd=directory)
+
+
+def overflow_inotify(directory: Path) -> None:
+    """Rename a file in a watched directory until the queue of its watcher, who waits, is full."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    noise, elsewhere = directory / "noise", directory / "noise elsewhere"
+    noise.touch()
+    for _ in range(limit // 4 + 10):  # each way there and back leaves four events
+        noise.rename(elsewhere)
+        elsewhere.rename(noise)

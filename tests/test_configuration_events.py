@@ -1,6 +1,8 @@
 """Changes of a source: none is missed, none is told too early, one is one."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 from configmap import ConfigMap
-from configurations import archive, contents, move_into_place
+from configurations import DELIVERIES, archive, contents, move_into_place
+from surroundings import TESTS, overflow_inotify
 
 from trio_entrypoint import (
     ConfigurationChanged,
@@ -161,6 +164,41 @@ async def test_thousands_of_renames_lose_nothing_and_the_last_one_is_applied(
                 while not target.exists() or contents(target) != {"a": "3000"}:
                     if await configuration.events.receive() == ConfigurationChanged():
                         await configuration.update()
+
+
+@pytest.mark.parametrize("kind", DELIVERIES)
+async def test_an_overflow_of_the_queue_loses_no_configuration(tmp_path: Path, kind: str) -> None:
+    source, target, delivery = tmp_path / "source", tmp_path / "target", DELIVERIES[kind]
+    delivery.deliver(source, "1")
+    async with delivery.open_configuration(source, target) as configuration:
+        assert await configuration.events.receive() == ConfigurationChanged()
+        before = (await configuration.update()).generation
+        overflow_inotify(tmp_path)
+        delivery.deliver(source, "2")  # its own events do not fit any more
+        with trio.fail_after(SOON):
+            assert await configuration.events.receive() == ConfigurationChanged()
+        result = await configuration.update()
+        assert result.error is None
+        assert result.generation != before
+        # And the watches live on.
+        delivery.withdraw(source)
+        with trio.fail_after(SOON):
+            while await configuration.events.receive() != ConfigurationDeleted():
+                pass
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_without_inotify_a_configuration_tells_the_same_after_one_warning(
+    tmp_path: Path, limit: str
+) -> None:
+    program = [sys.executable, str(TESTS / "inotify_exhausted.py"), limit, str(tmp_path)]
+    run = subprocess.run(
+        ["unshare", "--user", "--map-root-user", *program], stdout=subprocess.PIPE, text=True
+    )
+    assert run.returncode == 0
+    warnings = dict(line.split(": ", 1) for line in run.stdout.splitlines())
+    assert warnings.keys() == DELIVERIES.keys()
+    assert all("max_user_instances or max_user_watches" in text for text in warnings.values())
 
 
 async def test_a_source_in_a_read_only_directory_on_another_file_system_is_applied(

@@ -17,7 +17,6 @@ empty directory is nothing to adopt: it becomes generation 0, that nobody rolls 
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +32,7 @@ from trio_entrypoint._files.pointers import (
     SymlinkPointer,
     sibling_store,
 )
+from trio_entrypoint._linux.mounts import mount_points
 
 Layout: TypeAlias = Literal["auto", "symlink", "inside"]
 Share: TypeAlias = Literal["link", "copy"]
@@ -171,13 +171,9 @@ def _layout_of(target: str) -> Layout | None:
 def _is_mount_point(path: str) -> bool:
     """Whether something is mounted at a path, be it from the same file system."""
     try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            points = [line.split(b" ")[4] for line in file]
+        return os.fsencode(path) in mount_points()
     except OSError:
         return os.path.ismount(path)
-    # Space, tab, newline and backslash are written in octal, proc_pid_mountinfo(5).
-    escaped = re.sub(rb"[\x20\t\n\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(path))
-    return escaped in points
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ it. So a mounted ConfigMap (`key -> ..data/key`, `..data -> ..2026_11_24…`) te
 
 import os
 import stat
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -18,7 +18,15 @@ import trio
 
 from trio_entrypoint._linux.dispatch import Dispatcher, Interest, shared_dispatcher
 from trio_entrypoint._linux.inotify import Mask
-from trio_entrypoint._linux.watch import AnyPath, Identity, absolute, follow, is_being_written
+from trio_entrypoint._linux.watch import (
+    AnyPath,
+    Identity,
+    absolute,
+    follow,
+    is_being_written,
+    known_mounts,
+    watch_mounted,
+)
 
 _ENTRIES = (
     Mask.CREATE
@@ -96,6 +104,7 @@ class TreeWatch:
             return None, False
         seen = {b"": Identity.of(status)._replace(modified=0, size=0)}
         known: Mapping[bytes, Identity] = self.identity or {}
+        mounts = known_mounts()
         writing = False
         todo = [b""] if stat.S_ISDIR(status.st_mode) else []
         while todo:
@@ -105,6 +114,8 @@ class TreeWatch:
             for name in self._names(path, wanted):
                 relative, full = os.path.join(directory, name), os.path.join(path, name)
                 try:
+                    if full in mounts:
+                        watch_mounted(self._dispatcher, self._interest, full, wanted)
                     status = os.lstat(full)
                 except FileNotFoundError:
                     continue  # an event about it is waiting
@@ -114,7 +125,7 @@ class TreeWatch:
                     identity = identity._replace(modified=0, size=0)
                     todo.append(relative)
                 elif stat.S_ISLNK(status.st_mode):
-                    self._see_target(full, seen, wanted)
+                    self._see_target(full, seen, wanted, mounts)
                 elif identity != known.get(relative) and is_being_written(
                     self._dispatcher, self._interest, full, status, wanted
                 ):
@@ -134,9 +145,17 @@ class TreeWatch:
         except (FileNotFoundError, NotADirectoryError):
             return []  # an event about it is waiting
 
-    def _see_target(self, link: bytes, seen: dict[bytes, Identity], wanted: set[int]) -> None:
+    def _see_target(
+        self,
+        link: bytes,
+        seen: dict[bytes, Identity],
+        wanted: set[int],
+        mounts: Collection[bytes],
+    ) -> None:
         try:
-            entry, status = follow(self._dispatcher, self._interest, link, wanted, contents=True)
+            entry, status = follow(
+                self._dispatcher, self._interest, link, wanted, contents=True, mounts=mounts
+            )
         except OSError:
             return  # a loop, or a way that is barred: the link counts as itself
         if status is not None and not stat.S_ISDIR(status.st_mode):

@@ -10,6 +10,8 @@ change.
 2. An event about an entry on the way marks the watch, and it looks again from the root.
 3. A file that somebody holds open for writing is not looked at: it counts as what it was
    before, until it is closed.
+4. A file that is itself a mount point (`docker run -v FILE:FILE`, a Kubernetes `subPath`) is
+   watched, too: the kernel tells what is written to it only to the directory it comes from.
 
 What inotify does not see, so that nothing here does: a file system mounted over a directory
 on the way, and changes that another machine makes on a network file system.
@@ -19,7 +21,7 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeAlias, final
 
@@ -27,12 +29,14 @@ import trio
 
 from trio_entrypoint._linux.dispatch import Dispatcher, Interest, shared_dispatcher
 from trio_entrypoint._linux.inotify import Mask
+from trio_entrypoint._linux.mounts import mount_points
 from trio_entrypoint._linux.paths import Entry, resolve
 
 AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
 
 _NAMES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
 _WRITTEN = Mask.CLOSE_WRITE | Mask.MOVED_TO
+_MOUNTED_FILE = Mask.CLOSE_WRITE | Mask.ATTRIB
 
 
 class Identity(NamedTuple):
@@ -105,7 +109,12 @@ class PathWatch:
         status: os.stat_result | None = None
         try:
             entry, status = follow(
-                self._dispatcher, self._interest, self._path, wanted, contents=self._contents
+                self._dispatcher,
+                self._interest,
+                self._path,
+                wanted,
+                contents=self._contents,
+                mounts=known_mounts() if self._contents else (),
             )
             if (
                 self._contents
@@ -130,6 +139,7 @@ def follow(
     wanted: set[int],
     *,
     contents: bool,
+    mounts: Collection[bytes] = (),
 ) -> tuple[Entry, os.stat_result | None]:
     """Resolve an absolute path as `paths.resolve` does, watching each entry before it is read.
 
@@ -139,6 +149,7 @@ def follow(
         path: The absolute path.
         wanted: Gets the numbers of the watches.
         contents: Whether writing the file at the path's end is news as well.
+        mounts: Where something is mounted; at the path's end it is watched by itself.
 
     Raises:
         OSError: The path cannot be followed: a loop, a file among the directories, no access.
@@ -153,12 +164,34 @@ def follow(
         else:
             wanted.update(() if wd is None else (wd,))
         try:
+            if last and entry.path in mounts:
+                watch_mounted(dispatcher, interest, entry.path, wanted)
             status = os.lstat(entry.path)
             return os.readlink(entry.path) if stat.S_ISLNK(status.st_mode) else status
         except FileNotFoundError:
             return None
 
     return resolve(path, look)
+
+
+def known_mounts() -> frozenset[bytes]:
+    """Where something is mounted; nowhere, if the kernel does not tell."""
+    try:
+        return mount_points()
+    except OSError:
+        return frozenset()
+
+
+def watch_mounted(
+    dispatcher: Dispatcher, interest: Interest, path: bytes, wanted: set[int]
+) -> None:
+    """Watch a file that is a mount point, which its directory's watch does not do.
+
+    Raises:
+        FileNotFoundError: It is not there any more.
+    """
+    wd = dispatcher.watch(interest, path, _MOUNTED_FILE, None)
+    wanted.update(() if wd is None else (wd,))
 
 
 def is_being_written(
