@@ -1,5 +1,6 @@
 """A new configuration is staged beside the old process, switched between two, or rolled back."""
 
+import math
 from collections.abc import Mapping
 from signal import SIGHUP, SIGTERM, SIGUSR1
 
@@ -434,3 +435,21 @@ def test_a_rollback_needs_a_configuration_that_can() -> None:
         Supervisor(FakeProcess()).rollback()
     with pytest.raises(ValueError, match="confirm_within"):
         Supervisor(FakeProcess(), configuration=FakeConfiguration(), confirm_within=0.0)
+
+
+async def test_a_first_configuration_that_never_becomes_ready_can_be_replaced_at_any_time(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Its trial ran out long ago, and nothing could be rolled back to."""
+    process, configuration = FakeProcess(ready_after=math.inf), FakeConfiguration("one")
+    readiness = Readiness(process.probe, timeout=1000.0)
+    supervisor = Supervisor(
+        process, configuration=configuration, readiness=readiness, confirm_within=30.0
+    )
+    nursery.start_soon(supervisor.run)
+    await trio.sleep(100)
+    process.ready_after = 0.0
+    configuration.change("two", takes=1.0)
+    with trio.fail_after(2):
+        await supervisor.wait_for(lambda state: state.ready)
+    assert len(configuration.history) == 2

@@ -23,8 +23,8 @@ from trio_entrypoint._supervisor.decisions import (
     ConfigurationDuty,
     Trial,
     choose,
+    next_verdict,
     reloads,
-    trial_deadline,
 )
 from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (
@@ -111,10 +111,7 @@ class Configurator:
                     self._facts.reload = False
                     await self._reload(reloads(self._on_change), Cause.OPERATOR)
                 case ConfigurationDuty.NOTHING:
-                    deadline = trial_deadline(self._facts, self._supervision.within)
-                    await self._supervision.wait(
-                        deadline if deadline > trio.current_time() else math.inf
-                    )
+                    await self._supervision.wait(self._next_verdict())
 
     # --- updates
 
@@ -122,9 +119,7 @@ class Configurator:
         facts, supervision = self._facts, self._supervision
         supervision.refresh()
         facts.changed = False  # whatever comes from now on may not be in it
-        with trio.CancelScope(
-            deadline=trial_deadline(facts, supervision.within)
-        ) as supervision.staging:
+        with trio.CancelScope(deadline=self._next_verdict()) as supervision.staging:
             async with self._handler.stage() as staged:
                 supervision.staging.deadline = math.inf
                 supervision.staging = None
@@ -236,6 +231,9 @@ class Configurator:
         return True
 
     # --- trials
+
+    def _next_verdict(self) -> float:
+        return next_verdict(self._facts, trio.current_time(), self._supervision.within)
 
     async def _confirm(self) -> None:
         await revertible(self._handler).confirm()

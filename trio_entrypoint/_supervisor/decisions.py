@@ -43,6 +43,7 @@ The rules for the configuration, the first that holds counts:
 """
 
 import errno
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -283,11 +284,19 @@ class ConfigurationDuty(Enum):
     RELOAD = "reload"
 
 
-def trial_deadline(facts: Facts, within: float | None) -> float:
-    """When the trial is over, in seconds; infinity while it has not begun."""
+def _trial_ends(facts: Facts, within: float | None) -> float:
     if facts.trial is None or facts.trial.since is None or within is None:
-        return float("inf")
+        return math.inf
     return facts.trial.since + within
+
+
+def next_verdict(facts: Facts, now: float, within: float | None) -> float:
+    """When time will decide the trial; infinity if it has not begun, or its time is over.
+
+    (A hopeless one that is not ready by then does not fail, and has all the time there is.)
+    """
+    ends = _trial_ends(facts, within)
+    return ends if ends > now else math.inf
 
 
 def judge_trial(facts: Facts, now: float, *, ready: bool, within: float | None) -> None:
@@ -300,7 +309,7 @@ def judge_trial(facts: Facts, now: float, *, ready: bool, within: float | None) 
         within: `confirm_within`.
     """
     trial = facts.trial
-    if trial is None or trial.failed is not None or now < trial_deadline(facts, within):
+    if trial is None or trial.failed is not None or now < _trial_ends(facts, within):
         return
     if ready:
         trial.passed = True
