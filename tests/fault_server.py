@@ -78,6 +78,15 @@ async def unconfirmed(configuration: GenerationConfiguration) -> UpdateResult:
     raise AssertionError
 
 
+async def adjourned(configuration: GenerationConfiguration) -> UpdateResult:
+    """An entrypoint that ends in good order before it confirms."""
+    async with configuration.stage() as staged:
+        result = await staged.commit(trial=True)
+    if result.error is None:
+        await configuration.adjourn()
+    return result
+
+
 async def opening(configuration: GenerationConfiguration) -> UpdateResult:
     """Nothing but the recovery and the collection at a start."""
     await _settle()
@@ -89,7 +98,10 @@ async def _settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-ACTIONS = {action.__name__: action for action in (update, trial, rollback, unconfirmed, opening)}
+ACTIONS = {
+    action.__name__: action
+    for action in (update, trial, rollback, unconfirmed, adjourned, opening)
+}
 _KEEP, _KEEP_ALL = 1, 9
 
 

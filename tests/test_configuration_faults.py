@@ -55,7 +55,8 @@ class Scenario:
     source: str = "new"
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.action}-of-{self.new}-over-{self.old}"
+        after = "".join(f"-after-{step.split()[0]}" for step in self.before if " " in step)
+        return f"{self.kind}-{self.action}-of-{self.new}-over-{self.old}{after}"
 
 
 SCENARIOS = [
@@ -74,6 +75,8 @@ SCENARIOS = [
             "old",
             "bad",
         ),
+        ("symlink inside* file*", ("old",), "adjourned", "old", "new", "new"),
+        ("symlink inside* file*", ("old", "adjourned bad"), "opening", "bad", "old", "bad"),
     ]
     for kind in (kinds.replace("*", "") if THOROUGH else re.sub(r"\S+\*", "", kinds)).split()
 ]
@@ -123,12 +126,11 @@ class World:
             match step.split():
                 case ["adopt"]:
                     self._write_by_hand()
-                case ["unconfirmed", name]:
+                case [how, name]:
                     self.deliver(name)
-                    server.run(self.scenario.kind, "unconfirmed", self.directory)
-                case ["kept", name]:
-                    self.deliver(name)
-                    server.run(self.scenario.kind, "kept-update", self.directory)
+                    server.run(
+                        self.scenario.kind, "kept-update" if how == "kept" else how, self.directory
+                    )
                 case _:
                     self.deliver(step)
                     server.run(self.scenario.kind, "update", self.directory)
@@ -155,7 +157,7 @@ class World:
         inside = self.scenario.kind == "inside"
         return self.directory / ("target/..generations" if inside else ".target.generations")
 
-    def check_healed(self, server: Server, trees: list[object], confirmed: bool) -> None:
+    def check_healed(self, server: Server, trees: list[object], log: str) -> None:
         """Start again: everything works, and nothing is left over."""
         scenario = self.scenario
         shown_before = self.shown()
@@ -163,7 +165,7 @@ class World:
             again = "rollback"
         else:
             again = "opening" if scenario.action == "rollback" else scenario.action
-        if again == "trial":
+        if again in ("trial", "adjourned"):
             again = "update"
         code, answer = server.run(scenario.kind, again, self.directory)
         assert code == 0
@@ -172,9 +174,14 @@ class World:
         refused = "rolled back before" in str(answer["error"])
         if scenario.action == "rollback":
             assert self.shown() in trees
+        elif scenario.action == "adjourned":
+            adjourned = re.search(r'rename\(.*/adjourned"\) = 0', log) is not None
+            assert refused is (shown_before == trees[1] and not adjourned)
+            assert self.shown() == trees[0 if refused else 1]
         elif refused and scenario.action == "trial":
             assert self.shown() == trees[0]
         elif shown_before == trees[1] and scenario.action == "trial":
+            confirmed = re.search(r'unlink\(.*/trial"\) = 0', log) is not None
             assert confirmed, "trusted although nobody confirmed it"
         else:
             assert answer["error"] is None
@@ -296,8 +303,7 @@ def check_fault(trees: list[object], world: World, server: Server, fault: Fault)
         else:
             assert world.shown() == trees[1], what
     log = Path(f"{world.directory}.log").read_text(errors="replace")
-    confirmed = re.search(r'unlink\(.*/trial"\) = 0', log) is not None
-    world.check_healed(server, trees, confirmed)
+    world.check_healed(server, trees, log)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "file", *(["inside", "disk"] if THOROUGH else [])])

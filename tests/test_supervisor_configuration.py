@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from trio_entrypoint.handlers import GENERATION_VARIABLE
 from trio_entrypoint.policies import (
     ChangeAction,
+    Hooks,
     Ignore,
     Limit,
     OnFailure,
@@ -416,6 +417,63 @@ async def test_deactivation_neither_fails_nor_passes_a_trial(
     await trio.sleep(31)
     assert configuration.trusted == configuration.history
     assert len(configuration.history) == 2
+
+
+async def test_a_stop_that_outlasts_the_trial_neither_fails_nor_passes_it(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    supervisor, configuration = await on_trial(fake_process, nursery)
+    await fake_process.wait_for_run(2)
+    await trio.sleep(25)
+    fake_process.stop_takes = 9.0
+    supervisor.stop()
+    await trio.sleep(100)
+    assert supervisor.state.configuration is ConfigurationState.TRIAL
+    assert configuration.refused == {}
+
+
+async def test_a_trial_that_failed_is_not_adjourned_however_soon_the_end_comes(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    process = FakeProcess()
+    configuration = FakeConfiguration("one")
+    supervisor = Supervisor(
+        process,
+        configuration=configuration,
+        readiness=Readiness(process.probe, timeout=100.0),
+        confirm_within=30.0,
+    )
+    async with trio.open_nursery() as entrypoint:
+        await entrypoint.start(supervisor.run)
+        await trio.sleep(60)
+        process.ready_after, process.stop_takes = 1000.0, 9.0
+        configuration.change("two")
+        await process.wait_for_run(2)
+        await trio.sleep(29)
+        await trio.sleep(5)  # it failed, and its process is being stopped
+        entrypoint.cancel_scope.cancel()
+    assert configuration.on_trial
+    assert not configuration.adjourned
+    assert len(configuration.reopened().refused) == 1
+
+
+async def test_a_process_that_died_is_not_confirmed_while_the_hooks_after_it_run(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    async def slow() -> None:
+        await trio.sleep(5)
+
+    supervisor, configuration = await on_trial(
+        fake_process, nursery, hooks=Hooks(after_stop=[slow])
+    )
+    second = await fake_process.wait_for_run(2)
+    await trio.sleep(28)
+    second.exit(1)
+    await trio.lowlevel.checkpoint()
+    state = await supervisor.wait_for(lambda state: not state.ready)
+    assert (state.process, state.pid) == (ProcessState.STOPPING, None)
+    assert generation(await fake_process.wait_for_run(3)) == "/generations/1"
+    assert len(configuration.refused) == 1
 
 
 async def test_the_operator_rolls_back(

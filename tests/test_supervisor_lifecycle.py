@@ -127,6 +127,22 @@ async def test_a_lost_lease_kills_a_process_that_does_not_stop_by_its_deadline(
     assert trio.current_time() == pytest.approx(started + 2)
 
 
+async def test_a_lease_that_is_lost_while_a_cancelled_supervisor_stops_its_process_counts(
+    autojump_clock: MockClock, fake_process: FakeProcess
+) -> None:
+    fake_process.stop_takes = 9.0
+    activation = FakeActivation(token="1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Supervisor(fake_process, activation=activation).run)
+        process, cancelled = fake_process.current, trio.current_time()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+            activation.deactivate(deadline=cancelled + 5)
+    assert process.status == ExitStatus(signal=9)
+    assert trio.current_time() == pytest.approx(cancelled + 5)
+
+
 async def test_an_activation_handler_that_ends_vouches_for_nothing(
     autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
 ) -> None:

@@ -312,7 +312,8 @@ class StagedUpdate(Protocol[ResultT_co]):
 
         Args:
             trial: The new generation is not trusted until `confirm()`. An entrypoint that
-                is killed before that goes back to the last trusted one at its next start.
+                is killed before that goes back to the last trusted one at its next start,
+                and refuses this one, unless the trial was adjourned.
         """
         ...
 
@@ -362,8 +363,23 @@ class ConfigurationHandler(Protocol[ResultT_co]):
 class RevertibleConfigurationHandler(ConfigurationHandler[ResultT_co], Protocol[ResultT_co]):
     """A configuration handler that keeps its former generations."""
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the generation in place was committed as a trial, and not confirmed yet."""
+        ...
+
     async def confirm(self) -> None:
         """Trust the generation in place; what it replaced may be collected."""
+        ...
+
+    async def adjourn(self) -> None:
+        """End without a verdict on the generation that is on trial, if one is.
+
+        It stays in place and is not trusted: the next start goes back to the last trusted one,
+        and tries this source again. It is to be called as soon as the end is near: whatever
+        kills the entrypoint afterwards is no verdict either. `confirm()` and `rollback()` still
+        can be called. Cancellation is possible only before it.
+        """
         ...
 
     async def rollback(self, reason: str = "rolled back on request") -> ResultT_co:

@@ -124,6 +124,7 @@ class Cause(Enum):
     CONFIRMED = "the new configuration proved itself"
     ROLLED_BACK = "the new configuration failed and was rolled back"
     ROLLBACK_FAILED = "nothing could be rolled back to"
+    ADJOURN_FAILED = "the trial could not be adjourned, its configuration will be refused"
     EXECUTED = "the process was executed"
     NOT_EXECUTED = "the process could not be executed"
     READY = "the process is ready"

@@ -118,7 +118,8 @@ class Supervisor:
             health: How it is watched after that.
             confirm_within: Seconds from its start in which the process on a new
                 configuration has to become ready, and at whose end it has to be so; else the
-                configuration is rolled back. None trusts every valid configuration.
+                configuration is rolled back. None trusts every valid configuration. When `run`
+                is cancelled before that, the next start tries the same configuration again.
             hooks: What is done around each run.
 
         Raises:
@@ -147,6 +148,7 @@ class Supervisor:
         self._configurator = Configurator(
             self._supervision, configuration, on_change, hooks.timeout
         )
+        self._listening = trio.CancelScope(shield=True)
         self._ready = False
         self._ran = False
 
@@ -274,13 +276,17 @@ class Supervisor:
             task_status.started()
 
         with supervision.journal:
+            self._configurator.take_over()
             self._refresh()
             # The source has told its state by now, or has nothing new.
             self._facts.looked = not self._facts.changed
             supervision.tell(Cause.SUPERVISED)
             try:
                 async with open_background(*tasks):
-                    outcome = await self._keep_running(started)
+                    try:
+                        outcome = await self._keep_running(started)
+                    finally:
+                        self._listening.cancel()
             except BaseException:
                 if supervision.journal.state.process is not ProcessState.GAVE_UP:
                     supervision.tell(Cause.SHUTDOWN, ProcessState.STOPPED)
@@ -320,7 +326,7 @@ class Supervisor:
         ) -> None:
             if cause is Cause.EXECUTED:
                 facts.executed = True
-                if facts.trial is not None:
+                if facts.trial is not None and run.stopped_by is None:
                     facts.trial.since = trio.current_time()
             supervision.tell(cause, process, error=error, status_text=status_text)
             if process is ProcessState.READY and not self._ready:
@@ -338,11 +344,9 @@ class Supervisor:
             supervision.down()
         status = run.process.status if run.process is not None else None
         trial = facts.trial
-        if trial is not None:
-            trial.since = None
-            if outcome is None and trial.failed is not None and trial.outcome is None:
-                error = ProbeError(trial.failed)
-                trial.outcome = Outcome(cause=Cause.NOT_READY, status=status, error=error)
+        if outcome is None and trial is not None and trial.failed and trial.outcome is None:
+            error = ProbeError(trial.failed)
+            trial.outcome = Outcome(cause=Cause.NOT_READY, status=status, error=error)
         if outcome is None:
             return _News(run.stopped_by or Cause.STOPPED, status)
         supervision.ended(outcome)
@@ -361,10 +365,12 @@ class Supervisor:
     # --- activation
 
     async def _watch_activation(self, handler: ActivationHandler) -> None:
-        async for event in handler.events:
-            self._take(event)
-        # Nobody vouches for the activation any more.
-        self._take(ActivationChanged(active=False))
+        # Who is cancelled may stop its process for a while yet, and lose its lease meanwhile.
+        with self._listening:
+            async for event in handler.events:
+                self._take(event)
+            # Nobody vouches for the activation any more.
+            self._take(ActivationChanged(active=False))
 
     def _refresh(self) -> None:
         """Take in what the handlers have told and no task has received yet."""

@@ -5,10 +5,11 @@ Each generation is a directory with a number, in the store next to (or in) the t
     store/3/tree        what the target shows while it is in place
     store/3/manifest    seals it: paths, modes, hashes, and the digest of its source
     store/3/trial       it was put in place, and nobody has confirmed it yet
+    store/3/adjourned   the same, and the entrypoint ended in good order before that
     store/3/refused     it was rolled back, and why
 
 An update takes these steps. After each of them a reader sees what the last column says, and
-an entrypoint that is killed leaves what the next `Store.open` makes of it.
+an entrypoint that is killed leaves what the next start (`recover`) makes of it.
 
 | | step | a crash after it leaves | readers see |
 | --- | --- | --- | --- |
@@ -23,8 +24,11 @@ an entrypoint that is killed leaves what the next `Store.open` makes of it.
 
 A rollback writes `refused` with its reason into the generation in place, and then takes
 steps 4 to 8 with an older one. In place and refused is a rollback that was interrupted:
-`Store.open` completes it. So the switch of the pointer is also what makes a source refused,
+`recover` completes it. So the switch of the pointer is also what makes a source refused,
 and there is no second record that could disagree.
+
+At the next start what is on trial is rolled back, and refused. What was adjourned is put back
+only: its source is as good as new. Adjourning renames one mark to the other.
 """
 
 import fcntl
@@ -38,7 +42,14 @@ import attrs
 
 from trio_entrypoint._files.manifest import Difference, Manifest, difference
 from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
-from trio_entrypoint._files.records import NOTHING, REFUSED, TRIAL, Records, remove_tree
+from trio_entrypoint._files.records import (
+    ADJOURNED,
+    NOTHING,
+    REFUSED,
+    TRIAL,
+    Records,
+    remove_tree,
+)
 from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
 from trio_entrypoint._linux.syscalls import sync_file_system
 
@@ -103,6 +114,7 @@ class Store:
         self._being_removed: frozenset[int] = frozenset()
         self.current: Sealed | None = None
         self.on_trial: bool = False
+        self.adjourned: bool = False
         self.refused: dict[str, str] = {}
         """Reasons by the digest of the source."""
 
@@ -131,17 +143,18 @@ class Store:
             reason = self.records.mark(found.number, REFUSED)
             if reason is None and self.records.mark(found.number, TRIAL) is not None:
                 reason = NOT_CONFIRMED
-            if reason is not None:
+            if reason is not None or self.records.mark(found.number, ADJOURNED) is not None:
                 self._recover_from_trial(reason)
             self._tidy()
         self.read_refused()
         return reason
 
-    def _recover_from_trial(self, reason: str) -> None:
+    def _recover_from_trial(self, reason: str | None) -> None:
         assert self.current is not None
         failed = self.current.number
         try:
-            self.refuse(reason)
+            if reason is not None:
+                self.refuse(reason)
             self.put_back()
         except NoGenerationError:
             # Nothing is better than this source, which need not be at fault: it may be
@@ -230,6 +243,7 @@ class Store:
         """
         self._switch(staged)
         self.on_trial = trial
+        self.adjourned = False
         if not trial:
             self.refused = {}
 
@@ -254,9 +268,15 @@ class Store:
     def confirm(self) -> None:
         """Trust the generation in place."""
         if self.current is not None and self.on_trial:
-            self.records.remove_mark(self.current.number, TRIAL)
-            self.on_trial = False
+            self.records.remove_mark(self.current.number, ADJOURNED if self.adjourned else TRIAL)
+            self.on_trial = self.adjourned = False
             self.refused = {}
+
+    def adjourn(self) -> None:
+        """Note that the trial that is on ends without a verdict."""
+        if self.current is not None and self.on_trial and not self.adjourned:
+            self.records.rename_mark(self.current.number, TRIAL, ADJOURNED)
+            self.adjourned = True
 
     # --- going back -----------------------------------------------------------------------
 
@@ -302,7 +322,7 @@ class Store:
             with suppress(OSError):
                 self.records.remove_mark(failed.number, REFUSED)
             raise
-        self.on_trial = False
+        self.on_trial = self.adjourned = False
         reason = self.records.mark(failed.number, REFUSED)
         if reason is not None:
             self.refused[failed.manifest.digest] = reason

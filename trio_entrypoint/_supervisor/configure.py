@@ -74,6 +74,11 @@ class Configurator:
         async for event in self._handler.events:
             self._take(event)
 
+    def take_over(self) -> None:
+        """Go on with a trial that another supervisor of the same handler has adjourned."""
+        if self._supervision.within is not None and self._optional is not None:
+            self._facts.trial = Trial() if revertible(self._optional).on_trial else None
+
     def refresh(self) -> None:
         """Take in what the handler has told and `watch` has not received yet."""
         if self._optional is None:
@@ -98,7 +103,18 @@ class Configurator:
         self._supervision.look(cause)
 
     async def work(self) -> None:
-        """Do for ever what has to be done."""
+        """Do for ever what has to be done; at the end, adjourn the trial that is on.
+
+        The end comes here when it comes to the process: that may take its grace period, and be
+        killed meanwhile, and the trial is adjourned all the same.
+        """
+        try:
+            await self._work()
+        finally:
+            with trio.move_on_after(self._reload_timeout, shield=True):
+                await self._adjourn()
+
+    async def _work(self) -> None:
         while True:
             match self._supervision.configuration_duty():
                 case ConfigurationDuty.ROLL_BACK:
@@ -241,6 +257,16 @@ class Configurator:
         self._supervision.tell(Cause.CONFIRMED)
         self._supervision.look(Cause.CONFIRMED)
 
+    async def _adjourn(self) -> None:
+        """Let the next start try again what has neither passed its trial nor failed it."""
+        trial = self._facts.trial
+        if trial is None or trial.failed is not None or trial.hopeless:
+            return
+        try:
+            await revertible(self._handler).adjourn()
+        except OSError as error:
+            self._supervision.tell(Cause.ADJOURN_FAILED, error=error)
+
     async def _roll_back(self) -> None:
         facts, supervision = self._facts, self._supervision
         trial = facts.trial
@@ -266,7 +292,7 @@ class Configurator:
 
 def is_revertible(handler: ConfigurationHandler[Result]) -> bool:
     """Whether a handler keeps its former generations."""
-    return hasattr(handler, "rollback") and hasattr(handler, "confirm")
+    return all(hasattr(handler, name) for name in ("rollback", "confirm", "adjourn"))
 
 
 def revertible(handler: ConfigurationHandler[Result]) -> RevertibleConfigurationHandler[Result]:

@@ -110,6 +110,10 @@ class ProcessRun:
         finally:
             self.reloading.cancel()
             self._ended_at = min(self._ended_at, trio.current_time())
+            if hooks.after_stop and self.process is not None:
+                ended = Cause.SHUTDOWN if self._asked else Cause.ENDED
+                cause = self.stopped_by or self._failed_by or ended
+                self._tell(cause, ProcessState.STOPPING)
             with trio.move_on_after(self._seconds_for(hooks.after_stop), shield=True):
                 await self._call_on_the_way_down(hooks.after_stop)
         status = self.process.status if self.process is not None else None

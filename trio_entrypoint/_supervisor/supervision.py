@@ -55,6 +55,8 @@ class Supervision:
         if self.run is not None:
             duty = process_duty(self.facts, trio.current_time(), alive=self.run.alive)
             if not isinstance(duty, Run):
+                if self.facts.trial is not None:
+                    self.facts.trial.since = None  # how long it takes to stop proves nothing
                 self.run.stop(cause)
         if self.staging is not None and self.configuration_duty() in (
             ConfigurationDuty.ROLL_BACK,

@@ -113,6 +113,11 @@ class GenerationConfiguration:
             return None
         return Generation(current.number, current.manifest.digest, Path(current.path))
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the generation in place was committed as a trial, and not confirmed yet."""
+        return self._store.on_trial
+
     @asynccontextmanager
     async def stage(self) -> "AsyncGenerator[StagedGeneration]":
         """Prepare the newest source next to the target, validated, not yet in place.
@@ -162,6 +167,20 @@ class GenerationConfiguration:
             if self._options.durability == "disk":
                 await trio.to_thread.run_sync(self._store.sync_contents)
             self._collectable.set()
+
+    async def adjourn(self) -> None:
+        """End without a verdict on the generation that is on trial, if one is.
+
+        It stays in place and is not trusted: the next start goes back to the last trusted one,
+        and tries this source again. It is to be called as soon as the end is near: whatever
+        kills the entrypoint afterwards is no verdict either. `confirm()` and `rollback()` still
+        can be called. Cancellation is possible only before it.
+
+        Raises:
+            OSError: It cannot be noted: the next start will refuse this source.
+        """
+        async with self._switching:
+            self._store.adjourn()
 
     async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
         """Put the last trusted generation before the present one in place, in one step.
@@ -356,7 +375,8 @@ class StagedGeneration:
 
         Args:
             trial: The new generation is not trusted until `confirm()`. An entrypoint that
-                is killed before that goes back to the last trusted one at its next start.
+                is killed before that goes back to the last trusted one at its next start,
+                and refuses this one, unless the trial was adjourned.
         """
         return await self._handler.commit(self, trial)
 

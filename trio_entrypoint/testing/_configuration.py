@@ -72,6 +72,8 @@ class FakeConfiguration:
         """Those that are trusted, in order; a rollback goes to the newest but the present."""
         self.refused: dict[str, str] = {}
         """Digests that were rolled back from, and why."""
+        self.adjourned = False
+        """Whether the trial that is on was adjourned."""
         self.pinned: list[Generation] = []
         """What is pinned now, by the processes that run on it."""
         self._channel = NewestChannel[ConfigurationEvent]()
@@ -120,6 +122,24 @@ class FakeConfiguration:
     def fail(self, error: Exception) -> None:
         """Make the source unreadable for now."""
         self._channel.send(ConfigurationFailed(error))
+
+    def reopened(self) -> "FakeConfiguration":
+        """The handler that the next start of the entrypoint finds, once this one was killed.
+
+        A generation that is on trial is gone, and refused if the trial was not adjourned.
+        """
+        other = FakeConfiguration()
+        other.source, other.generation = self.source, self.generation
+        other.history, other.trusted = list(self.history), list(self.trusted)
+        other.refused = dict(self.refused)
+        if self.on_trial and self.generation is not None:
+            other.generation = self.trusted[-1] if self.trusted else None
+            if self.trusted and not self.adjourned:
+                reason = "the entrypoint ended before the configuration was confirmed"
+                other.refused[self.generation.digest] = reason
+        if self.source is not None:
+            other._channel.send(ConfigurationChanged())
+        return other
 
     def close(self) -> None:
         """End the channels, as leaving a handler's block does."""
@@ -172,11 +192,22 @@ class FakeConfiguration:
         finally:
             self.pinned.remove(generation)
 
+    @property
+    def on_trial(self) -> bool:
+        """As in `RevertibleConfigurationHandler`."""
+        return self.generation is not None and self.generation not in self.trusted
+
+    async def adjourn(self) -> None:
+        """As in `RevertibleConfigurationHandler`; look at `adjourned`."""
+        await trio.lowlevel.checkpoint()
+        self.adjourned = self.on_trial
+
     async def confirm(self) -> None:
         """As in `RevertibleConfigurationHandler`."""
         await trio.lowlevel.checkpoint()
-        if self.generation is not None and self.generation not in self.trusted:
+        if self.generation is not None and self.on_trial:
             self.trusted.append(self.generation)
+            self.adjourned = False
 
     async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
         """As in `RevertibleConfigurationHandler`."""
@@ -188,7 +219,7 @@ class FakeConfiguration:
             return self._publish(UpdateResult(error=error, generation=present))
         self.refused[present.digest] = reason
         self.trusted = earlier
-        self.generation = earlier[-1]
+        self.generation, self.adjourned = earlier[-1], False
         self.history.append(self.generation)
         return self._publish(UpdateResult(generation=self.generation))
 
@@ -220,7 +251,7 @@ class FakeConfiguration:
     def _put_in_place(self, source: FakeSource, *, trial: bool) -> Generation:
         number = 1 + max((generation.number for generation in self.history), default=0)
         generation = Generation(number, source.digest, Path(f"/generations/{number}"))
-        self.generation = generation
+        self.generation, self.adjourned = generation, False
         self.history.append(generation)
         if not trial:
             self.trusted.append(generation)
