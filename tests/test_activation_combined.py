@@ -92,6 +92,30 @@ async def test_when_one_comes_as_another_goes_nothing_is_told(
             comes, goes = goes, comes
 
 
+async def test_what_was_never_active_at_one_time_is_not_told(
+    switches: tuple[Switch, Switch],
+) -> None:
+    """The news that one comes may be read before the news that the other has gone."""
+    first, second = switches
+    first.tell(ON)
+    async with open_all_activation(first, second) as both:
+        assert await news(both) == OFF
+        for _ in range(30):
+            second.tell(ON)
+            first.tell(OFF)
+            await trio.testing.wait_all_tasks_blocked()
+            # It comes, goes, and comes again, of which only the last is news.
+            for event in (ON, OFF):
+                first.tell(event)
+            second.tell(OFF)
+            first.tell(ON)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.WouldBlock):
+                both.events.receive_nowait()
+        second.tell(ON)
+        assert await news(both) == ON
+
+
 async def test_the_first_event_is_the_state_at_opening_with_its_token(
     switches: tuple[Switch, Switch],
 ) -> None:

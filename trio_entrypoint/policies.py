@@ -211,7 +211,8 @@ OnChange: TypeAlias = ChangeAction | Mapping[str, ChangeAction]
 
 For each path that changed, the first glob that matches it counts (`*` matches `/` too); a
 path that none matches restarts. Of several actions the strongest is taken: restart, then
-reload, then ignore.
+reload, then ignore. A custom configuration does not know beforehand what its function will change:
+by path it always restarts.
 """
 
 

@@ -170,6 +170,10 @@ async def open_custom_configuration(
 ) -> "AsyncGenerator[CustomConfiguration[ResultT]]":
     """Watch a source, and apply it by a function of one's own.
 
+    A `Supervisor` whose `on_change` is restart, or depends on the changed paths, calls the
+    function between two processes, and starts the next one even if the function fails: nothing
+    tells beforehand. With `Reload` or `Ignore` the function runs beside the process.
+
     Args:
         source: The file to watch; it need not exist yet.
         update: An async or plain function (which then runs in a worker thread). It gets the
