@@ -1,4 +1,4 @@
-"""Probes of a supervisor that is PID 1: each command gets its own status, whoever else is reaped."""
+"""Probes of a supervisor that is PID 1: a command gets its own status, whoever else is reaped."""
 
 from pathlib import Path
 
