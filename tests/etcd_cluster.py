@@ -25,18 +25,25 @@ def free_port() -> int:
 class Member:
     """One `etcd` process."""
 
+    prefix: Sequence[str] = ()
+    """What executes it, in another place."""
+
     def __init__(self, name: str, directory: Path, scheme: str) -> None:
         self.name = name
         self.directory = directory
-        self.client_url = f"{scheme}://127.0.0.1:{free_port()}"
-        self.peer_url = f"http://127.0.0.1:{free_port()}"
-        self.advertised_peer_url = self.peer_url
+        self.listen_at("127.0.0.1", scheme)
         self.process: subprocess.Popen[bytes] | None = None
+
+    def listen_at(self, host: str, scheme: str = "http") -> None:
+        """Have another address, from the next start on."""
+        self.client_url = f"{scheme}://{host}:{free_port()}"
+        self.peer_url = self.advertised_peer_url = f"http://{host}:{free_port()}"
 
     def start(self, cluster: str, extra: Sequence[str] = ()) -> None:
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     "etcd",
                     f"--name={self.name}",
                     f"--data-dir={self.directory / self.name}",
@@ -127,6 +134,16 @@ class Cluster:
                     time.sleep(0.02)
                 else:
                     break
+
+    def make_leader(self, member: Member) -> None:
+        """Let the others follow this member."""
+        leader = self.leader()
+        if leader is not member:
+            status = self.call("maintenance/status", {}, member)
+            header = status["header"]
+            assert isinstance(header, dict)
+            target = {"targetID": header["member_id"]}
+            self.call("maintenance/transfer-leadership", target, leader)
 
     def keys(self, prefix: str) -> dict[str, str]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -33,11 +33,19 @@ class Contenders:
         self._settings = json.dumps(settings)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, who: str, endpoints: Sequence[str], mode: str = "hold") -> None:
+    def start(
+        self,
+        who: str,
+        endpoints: Sequence[str],
+        mode: str = "hold",
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
         record = self._directory / f"{who}.record"
         with (self._directory / f"{who}.log").open("ab") as log:
             self._processes[who] = subprocess.Popen(
                 [
+                    *prefix,
                     sys.executable,
                     str(self._program),
                     str(record),

@@ -107,28 +107,6 @@ async def test_a_holder_that_is_frozen_for_longer_than_its_lease_wakes_up_inacti
             first = second
 
 
-@pytest.mark.parametrize("direction", ["to the server", "from the server", "both"])
-async def test_a_holder_that_is_cut_off_stops_before_the_next_one_starts(
-    etcd: Cluster, tmp_path: Path, direction: str
-) -> None:
-    name = f"/cut/{direction}"
-    with contenders(tmp_path, name=name, ttl=TTL, stop_within=STOP_WITHIN) as group:
-        async with open_proxy(etcd.members[0].client_url) as proxy:
-            group.start("cut", [proxy.url])
-            await group.next_active()
-            group.start("well", etcd.endpoints)
-            await trio.sleep(0.5)
-            proxy.drop_to_server = direction != "from the server"
-            proxy.drop_from_server = direction != "to the server"
-            cut = now()
-            second = await group.next_active(after=cut, but="cut")
-            proxy.mend()
-
-            first = next(each for each in group.judge() if each.who == "cut")
-            assert second.start - cut < TTL + SLACK
-            assert second.start - first.end >= STOP_WITHIN, "it had its time to stop"
-
-
 async def test_a_member_that_dies_is_no_reason_to_stop(tmp_path: Path, etcd: Cluster) -> None:
     """The next one is asked, and the lease goes on."""
     async with open_proxy(etcd.members[0].client_url) as proxy:
@@ -156,7 +134,7 @@ async def test_an_unreachable_cluster_means_inactive_and_nothing_worse() -> None
 async def test_hundreds_of_elections_among_processes_never_overlap(
     etcd: Cluster, tmp_path: Path
 ) -> None:
-    wanted = int(os.environ.get("ELECTIONS", "400"))
+    wanted = int(os.environ.get("ELECTIONS", "300"))
     with contenders(tmp_path, name="/fast", ttl=10) as group:
         names = [f"c{number}" for number in range(4)]
         for who in names:
@@ -164,6 +142,7 @@ async def test_hundreds_of_elections_among_processes_never_overlap(
         await group.hold_elections(wanted, within=10 + wanted / 10)
         group.kill_all()
         elections = group.judge()
+    print(f"{len(elections)} elections")  # noqa: T201
     assert {election.who for election in elections} == set(names)
 
 
@@ -171,7 +150,7 @@ async def test_elections_among_processes_never_overlap_while_everything_fails(
     tmp_path: Path,
 ) -> None:
     """Members die, leaders are cut off, connections fall silent, contenders die and freeze."""
-    seconds = float(os.environ.get("ELECTIONS_SECONDS", "10"))
+    seconds = float(os.environ.get("ELECTIONS_SECONDS", "8"))
     rng = random.Random(8)
     names = [f"c{number}" for number in range(4)]
     async with AsyncExitStack() as stack:

@@ -148,7 +148,7 @@ async def test_a_supervisor_that_is_cancelled_adjourns_before_its_process_has_en
     stubborn = partial(
         open_process,
         ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"],
-        grace_period=1.0,
+        grace_period=0.3,
     )
 
     def supervisor_of(configuration: GenerationConfiguration) -> Supervisor:
