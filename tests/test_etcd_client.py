@@ -15,7 +15,8 @@ import trustme
 from etcd_cluster import Cluster, running_cluster
 
 from trio_entrypoint import EtcdAuth, Tls, open_etcd_activation
-from trio_entrypoint._remote.etcd import check_endpoints, open_etcd, prefix_end
+from trio_entrypoint._remote.etcd import check_endpoints, open_etcd
+from trio_entrypoint._remote.etcd_messages import prefix_end
 from trio_entrypoint._remote.http import UnreachableError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_entrypoint._supervisor.decisions import choose, reloads
+from trio_entrypoint._supervisor.changes import choose, reloads
 from trio_entrypoint.commands import Command
 from trio_entrypoint.policies import (
     Always,

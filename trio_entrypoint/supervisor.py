@@ -3,18 +3,19 @@
 Two tasks share the work. This one runs the process, each run in a cancel scope of its own; the
 other one (`_supervisor/configure.py`) applies configurations. What each of them has to do is
 decided in `_supervisor/decisions.py`, by pure functions; the rules and a drawing are there.
+What the handlers tell is taken in by `configure.py` and `activate.py`.
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from functools import partial
 from typing import final
 
 import attrs
 import trio
 
 from trio_entrypoint._nursery import open_background
+from trio_entrypoint._supervisor.activate import Activator
 from trio_entrypoint._supervisor.attend import Service
+from trio_entrypoint._supervisor.changes import reloads
 from trio_entrypoint._supervisor.configure import Configurator, revertible
 from trio_entrypoint._supervisor.decisions import (
     End,
@@ -24,12 +25,10 @@ from trio_entrypoint._supervisor.decisions import (
     Run,
     Stay,
     process_duty,
-    reloads,
 )
 from trio_entrypoint._supervisor.run import ProcessRun
 from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (
-    ActivationChanged,
     ActivationHandler,
     ConfigurationHandler,
     ExitStatus,
@@ -131,7 +130,6 @@ class Supervisor:
         if confirm_within is not None and configuration is not None:
             revertible(configuration)
         self.name = name
-        self._activation = activation
         self._configuration = configuration
         self._on_change = on_change
         self._service = Service(
@@ -148,7 +146,7 @@ class Supervisor:
         self._configurator = Configurator(
             self._supervision, configuration, on_change, hooks.timeout
         )
-        self._listening = trio.CancelScope(shield=True)
+        self._activator = None if activation is None else Activator(self._supervision, activation)
         self._ready = False
         self._ran = False
 
@@ -267,8 +265,8 @@ class Supervisor:
         tasks: list[Callable[[], Awaitable[object]]] = []
         if self._configuration is not None or reloads(self._on_change):
             tasks.append(self._configurator.work)
-        if self._activation is not None:
-            tasks.append(partial(self._watch_activation, self._activation))
+        if self._activator is not None:
+            tasks.append(self._activator.watch)
         if self._configuration is not None:
             tasks.append(self._configurator.watch)
 
@@ -286,7 +284,8 @@ class Supervisor:
                     try:
                         outcome = await self._keep_running(started)
                     finally:
-                        self._listening.cancel()
+                        if self._activator is not None:
+                            self._activator.end()
             except BaseException:
                 if supervision.journal.state.process is not ProcessState.GAVE_UP:
                     supervision.tell(Cause.SHUTDOWN, ProcessState.STOPPED)
@@ -362,36 +361,8 @@ class Supervisor:
             raise GaveUp(self.name, "it ended before it was ready", outcome.status)
         return outcome.status
 
-    # --- activation
-
-    async def _watch_activation(self, handler: ActivationHandler) -> None:
-        # Who is cancelled may stop its process for a while yet, and lose its lease meanwhile.
-        with self._listening:
-            async for event in handler.events:
-                self._take(event)
-            # Nobody vouches for the activation any more.
-            self._take(ActivationChanged(active=False))
-
     def _refresh(self) -> None:
         """Take in what the handlers have told and no task has received yet."""
         self._configurator.refresh()
-        if self._activation is not None:
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                self._take(self._activation.events.receive_nowait())
-            if self._facts.active and not self._activation.active:
-                self._take(ActivationChanged(active=False))  # its event is on the way
-
-    def _take(self, event: ActivationChanged) -> None:
-        facts, was, run = self._facts, self._facts.active, self._supervision.run
-        facts.active, facts.token = event.active, event.token
-        cause = Cause.ACTIVATED if event.active else Cause.DEACTIVATED
-        if was and event.active:
-            cause = Cause.REACTIVATED
-            if run is not None and run.token != event.token:
-                facts.stale = True
-        if event.active and not was:
-            facts.retry_at = 0.0
-        self._supervision.tell(cause)
-        self._supervision.look(cause)
-        if run is not None and not event.active and event.deadline is not None:
-            run.be_gone_by(event.deadline)
+        if self._activator is not None:
+            self._activator.refresh()

@@ -1,14 +1,9 @@
 """A client of etcd v3 by its JSON gateway: leases, keys and watches, with failover.
 
-Source: etcd's documentation, 'gRPC gateway', and the message definitions in `rpc.proto`. The
-mapping of protobuf to JSON has traps, which end here: keys and values are base64, 64-bit
-integers are strings, and whatever is false, zero or empty is left out. Seen on 3.4.23: a
-transaction that lost has no `succeeded`, a keepalive of an expired lease is a 200 without TTL.
+How a request is written and an answer read is in `etcd_messages.py`.
 """
 
 import json
-import logging
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
@@ -18,9 +13,23 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from trio_entrypoint._remote.etcd_messages import (
+    LEASE_NOT_FOUND,
+    UNAUTHENTICATED,
+    EtcdError,
+    Header,
+    LeaseNotFoundError,
+    Range,
+    WatchEvent,
+    creation,
+    error_text,
+    header_of,
+    key_value,
+    parse_answer,
+    to_base64,
+)
 from trio_entrypoint._remote.http import (
     MAX_ANSWER,
-    Answer,
     Tls,
     Transport,
     UnreachableError,
@@ -28,27 +37,7 @@ from trio_entrypoint._remote.http import (
 )
 from trio_entrypoint._remote.message import Message
 
-logger = logging.getLogger(__name__)
-
-_UNAUTHENTICATED = 16
-_LEASE_NOT_FOUND = 5
 _MAX_PASSWORD = 4096
-
-
-class EtcdError(Exception):
-    """An etcd member answered that a request failed.
-
-    Attributes:
-        code: The gRPC code that the member gave.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class LeaseNotFoundError(EtcdError):
-    """The lease has expired or was revoked."""
 
 
 @final
@@ -59,45 +48,6 @@ class EtcdAuth:
     user: str
     password_file: str | PathLike[str]
     """A file with the password on its first line."""
-
-
-@final
-@attrs.frozen
-class Header:
-    """What every answer tells about the cluster as the member knew it."""
-
-    revision: int
-    raft_term: int
-
-
-@final
-@attrs.frozen
-class KeyValue:
-    """One key as it was at one revision."""
-
-    key: bytes
-    value: bytes
-    create_revision: int
-    mod_revision: int
-
-
-@final
-@attrs.frozen
-class Range:
-    """The keys of a range at `header.revision`."""
-
-    header: Header
-    keys: tuple[KeyValue, ...]
-    more: bool
-
-
-@final
-@attrs.frozen
-class WatchEvent:
-    """What happened in a watched range, up to a revision."""
-
-    revision: int
-    deleted: frozenset[bytes]
 
 
 def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
@@ -123,12 +73,6 @@ def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
         ):
             raise ValueError(f"endpoints: expected http(s)://host:port, not {endpoint!r}")
     return checked
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """Return the `range_end` that with `prefix` as the key means 'every key that starts so'."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
 
 
 @asynccontextmanager
@@ -191,8 +135,8 @@ class Etcd:
         answer = answer.child("result")
         ttl = answer.integer("TTL")
         if ttl <= 0:
-            raise LeaseNotFoundError(f"etcd lease {lease:x} has expired", _LEASE_NOT_FOUND)
-        return ttl, _header(answer)
+            raise LeaseNotFoundError(f"etcd lease {lease:x} has expired", LEASE_NOT_FOUND)
+        return ttl, header_of(answer)
 
     async def revoke(self, lease: int) -> None:
         """End a lease, and delete its keys with it."""
@@ -204,23 +148,7 @@ class Etcd:
         Raises:
             LeaseNotFoundError: The lease has expired or was revoked.
         """
-        await self._call(
-            "kv/txn",
-            {
-                "compare": [
-                    {"key": _b64(key), "target": "CREATE", "result": "EQUAL", "create_revision": 0}
-                ],
-                "success": [
-                    {
-                        "request_put": {
-                            "key": _b64(key),
-                            "value": _b64(value),
-                            "lease": str(lease),
-                        }
-                    }
-                ],
-            },
-        )
+        await self._call("kv/txn", creation(key, value, lease))
 
     async def range(
         self,
@@ -242,7 +170,7 @@ class Etcd:
             revision: Read as of this revision; 0 for the newest.
             max_answer: The longest answer that is read, in bytes.
         """
-        request: dict[str, object] = {"key": _b64(key), "range_end": _b64(range_end)}
+        request: dict[str, object] = {"key": to_base64(key), "range_end": to_base64(range_end)}
         if newest_before is not None:
             request |= {
                 "max_create_revision": str(newest_before - 1),
@@ -256,8 +184,8 @@ class Etcd:
             request |= {"revision": str(revision)}
         answer = await self._call("kv/range", request, limit=max_answer)
         return Range(
-            _header(answer),
-            tuple(_key_value(kv) for kv in answer.children("kvs")),
+            header_of(answer),
+            tuple(key_value(kv) for kv in answer.children("kvs")),
             answer.true("more"),
         )
 
@@ -272,8 +200,8 @@ class Etcd:
         """
         request = {
             "create_request": {
-                "key": _b64(key),
-                "range_end": _b64(range_end),
+                "key": to_base64(key),
+                "range_end": to_base64(range_end),
                 "start_revision": str(from_revision),
             }
         }
@@ -326,16 +254,16 @@ class Etcd:
             "POST", url, await self._headers(member), body, limit=limit
         )
         try:
-            return _checked(url, answer)
+            return parse_answer(url, answer)
         except EtcdError as error:
-            if error.code != _UNAUTHENTICATED or self._auth is None:
+            if error.code != UNAUTHENTICATED or self._auth is None:
                 raise
         if self._token == token:  # no other task has logged in meanwhile
             self._token = None
         answer = await self._transport.request(
             "POST", url, await self._headers(member), body, limit=limit
         )
-        return _checked(url, answer)
+        return parse_answer(url, answer)
 
     async def _headers(self, member: int) -> dict[str, str]:
         if self._auth is None:
@@ -343,7 +271,7 @@ class Etcd:
         if self._token is None:
             url = f"{self._endpoints[member]}/v3/auth/authenticate"
             login = {"name": self._auth.user, "password": _read_password(self._auth)}
-            answer = _checked(
+            answer = parse_answer(
                 url, await self._transport.request("POST", url, {}, json.dumps(login).encode())
             )
             self._token = _header_value(url, answer.text("token"))
@@ -369,7 +297,7 @@ class Watch:
         async for line in self._lines:
             message = Message.parse(self._url, line)
             if "error" in message.fields:
-                raise UnreachableError(f"{self._url}: the watch ended: {_error_text(message)}")
+                raise UnreachableError(f"{self._url}: the watch ended: {error_text(message)}")
             result = message.child("result")
             if result.integer("compact_revision"):
                 break
@@ -379,50 +307,14 @@ class Watch:
             events = result.children("events")
             if events:
                 deleted = (e.child("kv").data("key") for e in events if e.text("type") == "DELETE")
-                return WatchEvent(_header(result).revision, frozenset(deleted))
+                return WatchEvent(header_of(result).revision, frozenset(deleted))
         raise StopAsyncIteration
-
-
-def _checked(url: str, answer: Answer) -> Message:
-    message = Message.parse(url, answer.body)
-    if answer.status == 200 and "error" not in message.fields:
-        return message
-    text = f"{url}: status {answer.status}: {_error_text(message)}"
-    if answer.status >= 500 or answer.status == 429:
-        raise UnreachableError(text)
-    code = message.integer("code")
-    if code == _LEASE_NOT_FOUND:
-        raise LeaseNotFoundError(text, code)
-    raise EtcdError(text, code)
-
-
-def _error_text(message: Message) -> str:
-    error = message.fields.get("error") or message.fields.get("message")
-    return f"{error!r:.200}"
-
-
-def _header(message: Message) -> Header:
-    header = message.child("header")
-    return Header(header.integer("revision"), header.integer("raft_term"))
-
-
-def _key_value(message: Message) -> KeyValue:
-    return KeyValue(
-        key=message.data("key"),
-        value=message.data("value"),
-        create_revision=message.integer("create_revision"),
-        mod_revision=message.integer("mod_revision"),
-    )
 
 
 def _header_value(url: str, value: str) -> str:
     if not value.isascii() or not value.isprintable() or not value:
         raise UnreachableError(f"{url}: expected a token, got {value!r:.80}")
     return value
-
-
-def _b64(data: bytes) -> str:
-    return b64encode(data).decode()
 
 
 def _read_password(auth: EtcdAuth) -> str:

@@ -19,12 +19,11 @@ from typing import cast, final
 import trio
 
 from trio_entrypoint._supervisor.attend import reload
+from trio_entrypoint._supervisor.changes import choose, reloads
 from trio_entrypoint._supervisor.decisions import (
     ConfigurationDuty,
     Trial,
-    choose,
     next_verdict,
-    reloads,
 )
 from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (

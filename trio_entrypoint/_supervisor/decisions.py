@@ -44,22 +44,15 @@ The rules for the configuration, the first that holds counts:
 
 import errno
 import math
-from collections.abc import Mapping, Sequence
 from enum import Enum
-from fnmatch import fnmatchcase
 from typing import TypeAlias, final
 
 import attrs
 
 from trio_entrypoint.handlers import ExitStatus
 from trio_entrypoint.policies import (
-    ChangeAction,
-    Ignore,
     Never,
-    OnChange,
     OnFailure,
-    Reload,
-    Restart,
     RestartPolicy,
     is_success,
 )
@@ -327,34 +320,3 @@ def configuration_duty(facts: Facts) -> ConfigurationDuty:
     if facts.changed:
         return ConfigurationDuty.STAGE
     return ConfigurationDuty.RELOAD if facts.reload else ConfigurationDuty.NOTHING
-
-
-def choose(on_change: OnChange, changed: Mapping[str, object]) -> Restart | Ignore | list[Reload]:
-    """Choose the strongest of the actions that the changed paths ask for.
-
-    Several different reloads are all of them made, in the order of the mapping.
-    """
-    if not isinstance(on_change, Mapping):
-        return [on_change] if isinstance(on_change, Reload) else on_change
-    actions = {_action_for(on_change, path) for path in changed} or {Restart()}
-    if Restart() in actions:
-        return Restart()
-    return [
-        action
-        for action in dict.fromkeys(on_change.values())
-        if action in actions
-        if isinstance(action, Reload)
-    ] or Ignore()
-
-
-def _action_for(on_change: Mapping[str, ChangeAction], path: str) -> ChangeAction:
-    for glob, action in on_change.items():
-        if fnmatchcase(path, glob):
-            return action
-    return Restart()
-
-
-def reloads(on_change: OnChange) -> Sequence[Reload]:
-    """Every reload that there is: what the operator's 'reload' does."""
-    actions = on_change.values() if isinstance(on_change, Mapping) else [on_change]
-    return [action for action in dict.fromkeys(actions) if isinstance(action, Reload)]

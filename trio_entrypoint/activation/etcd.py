@@ -23,15 +23,8 @@ from typing import TypeVar, final
 import trio
 
 from trio_entrypoint._linux.boottime import BootClock
-from trio_entrypoint._remote.etcd import (
-    Etcd,
-    EtcdAuth,
-    EtcdError,
-    LeaseNotFoundError,
-    check_endpoints,
-    open_etcd,
-    prefix_end,
-)
+from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, check_endpoints, open_etcd
+from trio_entrypoint._remote.etcd_messages import EtcdError, LeaseNotFoundError, prefix_end
 from trio_entrypoint._remote.http import Tls, UnreachableError
 from trio_entrypoint._remote.pauses import LONGEST, Pauses
 from trio_entrypoint.activation._lease import MARGIN

@@ -14,7 +14,8 @@ from trio_entrypoint._files.opening import Layout, Share, open_directory
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
-from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, EtcdError, KeyValue, open_etcd, prefix_end
+from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, open_etcd
+from trio_entrypoint._remote.etcd_messages import EtcdError, KeyValue, prefix_end
 from trio_entrypoint._remote.http import MAX_ANSWER, Tls, UnreachableError
 from trio_entrypoint._remote.pauses import Pauses
 from trio_entrypoint.configuration.engine import (
