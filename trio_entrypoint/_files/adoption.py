@@ -75,7 +75,7 @@ def adopt_entries(store: Store, pointer: InsidePointer) -> None:
     current = store.current
     if current is None or not os.path.exists(_mark(pointer, current.number)):
         return
-    for name in current.manifest.top_level():
+    for name in current.manifest.top_level:
         _adopt_entry(pointer, current.number, name)
     os.unlink(_mark(pointer, current.number))
 

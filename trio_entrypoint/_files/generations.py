@@ -40,7 +40,7 @@ from typing import NamedTuple, TypeAlias, final
 
 import attrs
 
-from trio_entrypoint._files.manifest import Difference, Manifest, difference
+from trio_entrypoint._files.manifest import Manifest
 from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
 from trio_entrypoint._files.records import (
     ADJOURNED,
@@ -96,7 +96,8 @@ class InUseError(Exception):
 class Store:
     """The generations of one target. `trio_entrypoint._files.opening` makes it.
 
-    Everything blocks, but `publish` and `put_back` only for a few system calls.
+    Everything blocks, in proportion to the number of files, but `begin_trial`, `publish`,
+    `confirm` and `put_back` only for a few system calls.
 
     Args:
         pointer: How the target says what is in place.
@@ -145,7 +146,7 @@ class Store:
                 reason = NOT_CONFIRMED
             if reason is not None or self.records.mark(found.number, ADJOURNED) is not None:
                 self._recover_from_trial(reason)
-            self._tidy()
+            self.tidy()
         self.read_refused()
         return reason
 
@@ -153,9 +154,12 @@ class Store:
         assert self.current is not None
         failed = self.current.number
         try:
-            if reason is not None:
-                self.refuse(reason)
-            self.put_back()
+            if reason is None:
+                to = self.before()
+                self.prepare(to)
+            else:
+                to = self.refuse(reason)
+            self.put_back(to)
         except NoGenerationError:
             # Nothing is better than this source, which need not be at fault: it may be
             # tried again, but it is not trusted.
@@ -164,6 +168,7 @@ class Store:
                 self._pointer.clear()
                 self.current = None
             else:
+                self.prepare(nothing)
                 self._switch(nothing)
             self.records.remove(failed)
 
@@ -224,19 +229,24 @@ class Store:
             self.records.path(self.current.number, TREE), self.current.manifest.entries
         )
 
-    def difference(self, staged: Sealed) -> dict[str, Difference]:
-        """What putting a generation in place changes now."""
-        return difference(
-            {} if self.current is None else self.current.manifest.entries,
-            staged.manifest.entries,
-        )
-
     def begin_trial(self, staged: Sealed) -> None:
         """Note that a staged generation will not be trusted before `confirm`."""
         self.records.set_mark(staged.number, TRIAL)
 
+    def prepare(self, to: Sealed) -> None:
+        """Do all that a switch needs and no reader notices; `publish` or `put_back` follows.
+
+        Raises:
+            OSError: It cannot be put in place, and nothing of the preparation is left.
+        """
+        try:
+            self._pointer.prepare(to.number, to.manifest.top_level)
+        except OSError:
+            self.tidy()
+            raise
+
     def publish(self, staged: Sealed, *, trial: bool) -> None:
-        """Put a staged generation in place.
+        """Put a generation in place that was prepared; `tidy` should follow.
 
         Raises:
             OSError: It cannot be; what was in place still is.
@@ -248,22 +258,20 @@ class Store:
             self.refused = {}
 
     def _switch(self, to: Sealed) -> None:
-        names = list(to.manifest.top_level())
         try:
-            self._pointer.prepare(to.number, names)
             self._pointer.switch()
         except OSError:
-            self._tidy()
+            self.tidy()
             raise
         if self.current is not None:
             self._replaced[self.current.number] = time.monotonic()
         self.current = to
-        self._tidy()
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Remove what only the generations before needed, or one that was not put in place."""
         # What fails here is tried again at the next update and at the next start.
         with suppress(OSError):
-            self._pointer.tidy([] if self.current is None else self.current.manifest.top_level())
+            self._pointer.tidy([] if self.current is None else self.current.manifest.top_level)
 
     def confirm(self) -> None:
         """Trust the generation in place."""
@@ -298,34 +306,52 @@ class Store:
             f"{self._pointer.target}: there is no earlier trusted configuration to go back to"
         )
 
-    def refuse(self, reason: str) -> None:
-        """Note why the generation in place has to go; `put_back` has to follow.
+    def refuse(self, reason: str, *, sync: bool = False) -> Sealed:
+        """Note why the generation in place has to go, and prepare the last trusted one before it.
+
+        Args:
+            reason: Why.
+            sync: Whether to bring that to the disk.
+
+        Returns:
+            What `put_back` has to be called with.
 
         Raises:
-            NoGenerationError: There is none to go back to.
+            OSError, NoGenerationError: There is none, or it cannot be put in place.
         """
-        self.before()
+        to = self.before()
         assert self.current is not None
         self.records.set_mark(self.current.number, REFUSED, reason)
+        try:
+            self.prepare(to)
+            if sync:
+                self.sync_contents()
+        except OSError:
+            self._forgive(self.current)
+            raise
+        return to
 
-    def put_back(self) -> None:
-        """Put the last trusted generation before the present one in place.
+    def put_back(self, to: Sealed) -> None:
+        """Put back what `refuse` prepared; `tidy` should follow.
 
         Raises:
-            OSError, NoGenerationError: It cannot be; the present one stays in place.
+            OSError: It cannot be; the present one stays in place, and is not refused.
         """
         assert self.current is not None
         failed = self.current
         try:
-            self._switch(self.before())
+            self._switch(to)
         except OSError:
-            with suppress(OSError):
-                self.records.remove_mark(failed.number, REFUSED)
+            self._forgive(failed)
             raise
         self.on_trial = self.adjourned = False
         reason = self.records.mark(failed.number, REFUSED)
         if reason is not None:
             self.refused[failed.manifest.digest] = reason
+
+    def _forgive(self, generation: Sealed) -> None:
+        with suppress(OSError):
+            self.records.remove_mark(generation.number, REFUSED)
 
     def _load(self, number: int) -> Sealed | None:
         manifest = self.records.manifest(number)

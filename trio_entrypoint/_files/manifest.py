@@ -6,9 +6,10 @@ a crash too, because it does not depend on what the update did.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
+from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 import attrs
@@ -45,6 +46,11 @@ class Entry(NamedTuple):
     """Modification time (ns) of the file when it was written: a later one means tampering."""
 
 
+# The interpreter does nothing else while it turns one line into JSON, or back: with 256 entries
+# that takes less than a millisecond.
+_ENTRIES_IN_A_LINE = 256
+
+
 @attrs.frozen
 class Manifest:
     """A tree's entries by relative path (`os.fsdecode`); `.` is the tree itself."""
@@ -56,18 +62,25 @@ class Manifest:
     variant: str = ""
     """What else, beside the source's contents, the tree was made by: a mode asked for, say."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of file contents."""
-        return sum(entry.size for entry in self.entries.values())
+    # Counted when it is made, in a worker thread: for thousands of files that takes its time.
+    size: int = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _size(self.entries), takes_self=True),
+    )
+    """Bytes of file contents."""
 
-    def top_level(self) -> Iterator[str]:
-        """The names directly in the tree."""
-        return (path for path in self.entries if "/" not in path and path != ".")
+    top_level: Sequence[str] = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _top_level(self.entries), takes_self=True),
+    )
+    """The names directly in the tree."""
 
     def dumps(self) -> bytes:
         """Write it down: the digest on the first line, so that it can be read alone."""
-        lines = self.digest, json.dumps(self.variant), json.dumps(self.entries)
+        lines = [self.digest, json.dumps(self.variant)]
+        entries = iter(self.entries.items())
+        while part := dict(islice(entries, _ENTRIES_IN_A_LINE)):
+            lines.append(json.dumps(part))
         return "".join(f"{line}\n" for line in lines).encode()
 
     @classmethod
@@ -78,18 +91,27 @@ class Manifest:
             ValueError: It is something else.
         """
         try:
-            digest, variant, body = text.splitlines()
+            digest, variant, *parts = text.splitlines()
             entries = {
                 path: Entry(
                     Kind(kind), mode, content, size, tuple(owner) if owner else None, time, sealed
                 )
+                for part in parts
                 for path, (kind, mode, content, size, owner, time, sealed) in json.loads(
-                    body
+                    part
                 ).items()
             }
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a manifest: {error}") from error
         return cls(entries, digest.decode(), json.loads(variant))
+
+
+def _size(entries: Mapping[str, Entry]) -> int:
+    return sum(entry.size for entry in entries.values())
+
+
+def _top_level(entries: Mapping[str, Entry]) -> Sequence[str]:
+    return [path for path in entries if "/" not in path and path != "."]
 
 
 def difference(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> dict[str, Difference]:

@@ -218,16 +218,15 @@ class TreeWriter:
                     f"{path!r}: a symlink to {entry.content!r}, which leads outside the target"
                 )
         # From the deepest up: a directory may be given a mode that keeps us out, too.
-        for path in sorted(self.entries, reverse=True):
+        for path in sorted(filter(self._is_directory, self.entries), reverse=True):
             entry = self.entries[path]
-            if entry.kind is Kind.DIRECTORY:
-                with _naming(path):
-                    descriptor = self._directories.descriptor("" if path == "." else path)
-                    if entry.owner is not None:
-                        os.fchown(descriptor, *entry.owner)
-                    os.fchmod(descriptor, entry.mode)
-                    if entry.time is not None:
-                        os.utime(descriptor, ns=(entry.time, entry.time))
+            with _naming(path):
+                descriptor = self._directories.descriptor("" if path == "." else path)
+                if entry.owner is not None:
+                    os.fchown(descriptor, *entry.owner)
+                os.fchmod(descriptor, entry.mode)
+                if entry.time is not None:
+                    os.utime(descriptor, ns=(entry.time, entry.time))
         return self.entries
 
     def _normalise(self, path: str, of: str | None = None) -> str:

@@ -16,12 +16,15 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._linux.inotify import Inotify, Mask
+from trio_entrypoint._linux.inotify import Event, Inotify, Mask
 
 _logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks where inotify cannot be used."""
+
+# How many events at a time make others wait for too long, were there more of them.
+_BURST = 50
 
 
 @final
@@ -112,7 +115,7 @@ class Dispatcher:
                 try:
                     while not interest.news:
                         await trio.lowlevel.wait_readable(self._inotify.fd)
-                        self._read(self._inotify)
+                        await self._read(self._inotify)
                 finally:
                     self._reading = False
                     self._hand_on()
@@ -134,21 +137,28 @@ class Dispatcher:
         if self._waiting:
             self._waiting.popitem()[1].set()
 
-    def _read(self, inotify: Inotify) -> None:
-        """Read what happened, and wake those whom it concerns."""
-        for wd, mask, name in inotify.read():
-            if mask & Mask.Q_OVERFLOW:
-                for interested in self._interested.values():
-                    for interest in interested:
-                        self._tell(interest, mask)
-                continue
-            for interest in self._interested.get(wd, ()):
-                names = interest.names[wd]
-                if names is None or not name or name in names:
+    async def _read(self, inotify: Inotify) -> None:
+        """Read what happened until nothing is left, and wake those whom it concerns."""
+        while events := inotify.read():
+            for event in events:
+                self._take(event)
+            if len(events) > _BURST:
+                await trio.lowlevel.checkpoint()  # the queue holds thousands
+
+    def _take(self, event: Event) -> None:
+        wd, mask, name = event
+        if mask & Mask.Q_OVERFLOW:
+            for interested in self._interested.values():
+                for interest in interested:
                     self._tell(interest, mask)
-            if mask & Mask.IGNORED:
-                for interest in self._interested.pop(wd, ()):
-                    interest.names.pop(wd, None)
+            return
+        for interest in self._interested.get(wd, ()):
+            names = interest.names[wd]
+            if names is None or not name or name in names:
+                self._tell(interest, mask)
+        if mask & Mask.IGNORED:
+            for interest in self._interested.pop(wd, ()):
+                interest.names.pop(wd, None)
 
     def _tell(self, interest: Interest, mask: int) -> None:
         interest.news |= mask

@@ -42,8 +42,8 @@ class Event(NamedTuple):
 
 
 _HEADER = struct.Struct("iIII")
-# Of the kernel's queue at most this much is read at once: 16 KiB hold some hundred events.
-_READ_SIZE = 16384
+# Of the kernel's queue at most this much is read at once: 4 KiB hold some hundred events.
+_READ_SIZE = 4096
 
 
 @final
@@ -81,14 +81,16 @@ class Inotify:
         if self._rm_watch(self.fd, wd) < 0 and ctypes.get_errno() != errno.EINVAL:
             raise _last_error()
 
-    def read(self) -> Iterator[Event]:
-        """Take all events that wait in the kernel's queue; never blocks."""
-        while True:
-            try:
-                buffer = os.read(self.fd, _READ_SIZE)
-            except BlockingIOError:
-                return
-            yield from parse_events(buffer)
+    def read(self) -> list[Event]:
+        """Take events that wait in the kernel's queue, a hundred or so at most; never blocks.
+
+        Returns:
+            The events in order; none when none wait.
+        """
+        try:
+            return list(parse_events(os.read(self.fd, _READ_SIZE)))
+        except BlockingIOError:
+            return []
 
     def close(self) -> None:
         """Close the descriptor, and with it all watches."""

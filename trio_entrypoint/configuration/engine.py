@@ -22,10 +22,10 @@ import trio
 from trio_entrypoint._channels import NewestChannel
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.generations import LINGER, NoGenerationError, Sealed, Store
-from trio_entrypoint._files.manifest import Difference, difference
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
+from trio_entrypoint.configuration.change import Change
 from trio_entrypoint.configuration.results import ResultChannel
 from trio_entrypoint.configuration.source import Source
 from trio_entrypoint.configuration.validation import (
@@ -48,6 +48,8 @@ Durability: TypeAlias = Literal["process", "disk"]
 
 # How often a source that changes while it is read is read again, before that is an error.
 _ATTEMPTS = 5
+
+_FEW = 100
 
 
 @final
@@ -131,7 +133,7 @@ class GenerationConfiguration:
             number = self._store.records.next_number()
             with self._holding(number):
                 try:
-                    staged.sealed, staged.error = await self._prepare(number)
+                    staged.change, staged.error = await self._prepare(number)
                     yield staged
                 finally:
                     if staged.sealed is not None and not staged.in_place:
@@ -193,21 +195,20 @@ class GenerationConfiguration:
         """
         started = time.monotonic()
         async with self._switching:
-            failed = self._store.current
+            changed: Mapping[str, Modification] = {}
+            error: Exception | None = None
             unknown = None
-            try:
-                self._store.refuse(reason)
-                with trio.CancelScope(shield=True):
-                    if self._options.durability == "disk":
-                        await trio.to_thread.run_sync(self._store.sync_contents)
-                    self._store.put_back()
+            with trio.CancelScope(shield=True):
+                try:
+                    change = await trio.to_thread.run_sync(self._prepare_rollback, reason)
+                    self._store.put_back(change.new)
+                except (OSError, NoGenerationError) as failed:
+                    error = failed
+                else:
+                    changed = change.paths
+                    await self._step(change.new, self._store.tidy)
                     unknown = await self._sync_pointer()
-            except (OSError, NoGenerationError) as error:
-                return self._publish(started, error=error)
-            assert failed is not None
-            assert self._store.current is not None
-            changed = difference(failed.manifest.entries, self._store.current.manifest.entries)
-            return self._publish(started, changed, durability_error=unknown)
+            return self._publish(started, changed, error=error, durability_error=unknown)
 
     async def collect(self) -> None:
         """Remove what is not needed any more, whenever there may be something, for ever."""
@@ -227,40 +228,46 @@ class GenerationConfiguration:
     async def commit(self, staged: "StagedGeneration", trial: bool) -> UpdateResult:
         """Put a staged generation in place; see `StagedGeneration.commit`."""
         async with self._switching:
-            if staged.error is None and staged.sealed is not None:
-                reason = self._store.refused.get(staged.sealed.manifest.digest)
+            sealed = staged.sealed
+            if staged.error is None and sealed is not None:
+                reason = self._store.refused.get(sealed.manifest.digest)
                 if reason is not None:
                     staged.error = _refused(reason)
             if staged.error is not None:
                 return self._publish(staged.started, error=staged.error)
-            if staged.sealed is None or staged.in_place:
+            if sealed is None or staged.in_place:
                 return self._publish(staged.started)
+            changed = self.would_change(staged)
             try:
                 if trial:
-                    self._store.begin_trial(staged.sealed)
+                    self._store.begin_trial(sealed)
                 if self._options.durability == "disk":
                     await trio.to_thread.run_sync(self._store.sync_contents)
-                changed = self._store.difference(staged.sealed)
-                self._store.publish(staged.sealed, trial=trial)
+                await self._step(sealed, partial(self._store.prepare, sealed))
+                self._store.publish(sealed, trial=trial)
             except OSError as error:
                 return self._publish(staged.started, error=error)
             staged.in_place = True
+            with trio.CancelScope(shield=True):
+                await self._step(sealed, self._store.tidy)
             unknown = await self._sync_pointer()
-            self._collectable.set()
             return self._publish(staged.started, changed, durability_error=unknown)
 
     def would_change(self, staged: "StagedGeneration") -> Mapping[str, Modification]:
         """What putting a staged generation in place would change now."""
-        if staged.error is not None or staged.sealed is None:
+        change = staged.change
+        if staged.error is not None or change is None:
             return {}
-        return _modifications(self._store.difference(staged.sealed))
+        if change.old is not self._store.current:  # it was rolled back meanwhile
+            change = staged.change = Change.between(self._store.current, change.new)
+        return change.paths
 
-    async def _prepare(self, number: int) -> tuple[Sealed | None, Exception | None]:
+    async def _prepare(self, number: int) -> tuple[Change | None, Exception | None]:
         """Make a generation of the newest source, if that is another one, and validate it."""
         error: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
-                sealed = await trio.to_thread.run_sync(self._stage, number)
+                change = await trio.to_thread.run_sync(self._stage, number)
                 break
             except SourceChangedError as changed:
                 error = changed
@@ -268,20 +275,20 @@ class GenerationConfiguration:
                 return None, failed
         else:
             return None, error
-        if sealed is None or self._options.validate is None:
-            return sealed, None
+        if change is None or self._options.validate is None:
+            return change, None
         try:
-            if await self._options.validate(Path(sealed.path)) is False:
-                return sealed, ConfigurationRefusedError("the validator returned False")
+            if await self._options.validate(Path(change.new.path)) is False:
+                return change, ConfigurationRefusedError("the validator returned False")
         except Exception as refusal:  # noqa: BLE001 - a validator refuses by raising anything
-            return sealed, refusal
+            return change, refusal
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._store.records.remove, number)
             raise
-        return sealed, None
+        return change, None
 
-    def _stage(self, number: int) -> Sealed | None:
+    def _stage(self, number: int) -> Change | None:
         """Read the source into a new generation; None when it is the one in place. In a thread."""
         check = trio.from_thread.check_cancelled
         with self._source.snapshot(check) as snapshot:
@@ -296,13 +303,29 @@ class GenerationConfiguration:
             reason = self._store.refused.get(snapshot.digest)
             if reason is not None:
                 raise _refused(reason)
-            return self._store.stage(
+            sealed = self._store.stage(
                 number,
                 source,
                 lambda tree: snapshot.write(tree, check),
                 self._options.limits,
                 check,
             )
+            return Change.between(current, sealed)
+
+    def _prepare_rollback(self, reason: str) -> Change:
+        """Prepare to go back, and tell what that changes. In a thread."""
+        back = self._store.refuse(reason, sync=self._options.durability == "disk")
+        return Change.between(self._store.current, back)
+
+    async def _step(self, to: Sealed, step: Callable[[], None]) -> None:
+        """Take a step that takes as long as there are names at the top of a generation.
+
+        Many are a matter for a thread; a few are done before a thread could begin.
+        """
+        if len(to.manifest.top_level) > _FEW:
+            await trio.to_thread.run_sync(step)
+        else:
+            step()
 
     async def _sync_pointer(self) -> OSError | None:
         """Bring a switch to the disk, if asked to; return why that is unknown."""
@@ -318,7 +341,7 @@ class GenerationConfiguration:
     def _publish(
         self,
         started: float,
-        changed: Mapping[str, Difference] | None = None,
+        changed: Mapping[str, Modification] | None = None,
         *,
         error: Exception | None = None,
         durability_error: Exception | None = None,
@@ -327,7 +350,7 @@ class GenerationConfiguration:
         current = self._store.current
         result = UpdateResult(
             error=error,
-            changed=_modifications(changed or {}),
+            changed=changed or {},
             generation=self.generation,
             size=0 if current is None else current.manifest.size,
             seconds=time.monotonic() - started,
@@ -356,10 +379,15 @@ class StagedGeneration:
     def __init__(self, handler: GenerationConfiguration, started: float) -> None:
         self._handler = handler
         self.started = started
-        self.sealed: Sealed | None = None
+        self.change: Change | None = None
         self.error: Exception | None = None
         """Why it cannot be put in place; None when it can."""
         self.in_place = False
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The generation that was prepared, if there is one."""
+        return None if self.change is None else self.change.new
 
     @property
     def changed(self) -> Mapping[str, Modification]:
@@ -407,10 +435,6 @@ async def open_generations(
                     yield handler
     finally:
         store.close()
-
-
-def _modifications(changed: Mapping[str, Difference]) -> dict[str, Modification]:
-    return {path: Modification(what) for path, what in changed.items()}
 
 
 def _refused(reason: str) -> ConfigurationRefusedError:
