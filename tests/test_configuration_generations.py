@@ -4,8 +4,9 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -227,22 +228,18 @@ def test_with_durability_disk_contents_are_synced_before_the_switch_and_it_after
         server.close()
 
 
-def test_a_rollback_that_cannot_be_brought_to_the_disk_is_not_taken_up_by_the_next_start(
-    tmp_path: Path,
-) -> None:
-    server = Server()
-    try:
+def test_a_rollback_that_cannot_be_brought_to_the_disk_is_not_taken_up_by_the_next_start() -> None:
+    with TemporaryDirectory(dir="/dev/shm") as memory, closing(Server()) as server:
+        directory = Path(memory)
         for text in "12":
-            (tmp_path / "source").write_bytes(archive({"a": text}))
-            server.run("disk", "update", tmp_path)
+            (directory / "source").write_bytes(archive({"a": text}))
+            server.run("disk", "update", directory)
         fault = ["-e", "trace=syncfs", "-e", "inject=syncfs:error=EIO:when=1", "-o", "/dev/null"]
-        _, answer = server.run("disk", "rollback", tmp_path, *fault)
+        _, answer = server.run("disk", "rollback", directory, *fault)
         assert answer is not None
         assert "Input/output error" in answer["error"]
-        server.run("disk", "opening", tmp_path)
-        assert contents(tmp_path / "target") == {"a": "2"}
-    finally:
-        server.close()
+        server.run("disk", "opening", directory)
+        assert contents(directory / "target") == {"a": "2"}
 
 
 async def test_an_update_costs_a_small_multiple_of_tar(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from trio_entrypoint import SourceError, open_tar_configuration
 from trio_entrypoint._files.opening import Layout
 
 THOROUGH = os.environ.get("TRIO_ENTRYPOINT_TESTS") == "thorough"
+SNAPSHOTS, SWAPS = (1_000_000, 2000) if THOROUGH else (100_000, 200)
+"""At least so many, for each layout."""
 
 
 @pytest.mark.parametrize("layout", ["symlink", "inside"])
@@ -22,31 +24,41 @@ async def test_no_reader_that_opens_the_target_once_ever_sees_a_torn_snapshot(
     tmp_path: Path, layout: Layout
 ) -> None:
     source, target = tmp_path / "c.tar", tmp_path / "app"
-    swaps, files = 2000 if THOROUGH else 150, 20
+    files = 10
     shown = target if layout == "symlink" else target / "..data"
     script = Path(__file__).with_name("snapshot_reader.py")
-    readers = [
-        subprocess.Popen(
-            [sys.executable, script, shown, str(files)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    try:
-        async with open_tar_configuration(source, target, layout=layout) as configuration:
-            for swap in range(swaps):
-                text = f"generation {swap}"
-                move_into_place(source, archive({f"f{n}": text for n in range(files)}))
-                assert (await configuration.update()).error is None
-                if swap % 3 == 2:
-                    assert (await configuration.rollback()).error is None
-                await trio.sleep(0.002)
-    finally:
-        outputs = [reader.communicate(b"\n", timeout=30)[0] for reader in readers]
+    waiting, enough = os.pipe()
+    with open(waiting, "rb") as stdin, open(enough, "wb") as until:
+        readers = [
+            subprocess.Popen(
+                [sys.executable, script, shown, str(files), str(SNAPSHOTS // 2)],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+            )
+            for _ in range(2)
+        ]
+        try:
+            swaps = 0
+            async with open_tar_configuration(source, target, layout=layout) as configuration:
+                while any(reader.poll() is None for reader in readers):
+                    text = f"generation {swaps}"
+                    move_into_place(source, archive({f"f{n}": text for n in range(files)}))
+                    assert (await configuration.update()).error is None
+                    swaps += 1
+                    if swaps % 3 == 2:
+                        assert (await configuration.rollback()).error is None
+                        swaps += 1
+                    if swaps >= SWAPS:
+                        until.close()
+                    await trio.sleep(0.002)
+        finally:
+            for reader in readers:
+                reader.kill()
+            outputs = [reader.communicate()[0] for reader in readers]
     taken, torn = (sum(int(output.split()[i]) for output in outputs) for i in (0, 1))
     assert torn == 0, f"{torn} of {taken} snapshots torn"
-    assert taken > 500
+    assert taken >= SNAPSHOTS
+    assert swaps >= SWAPS
 
 
 async def test_cancelling_an_update_is_prompt_and_leaves_the_old_configuration(
