@@ -192,8 +192,6 @@ class World(trio.abc.Instrument):
     def start_again(self, configuration: FakeConfiguration) -> None:
         """Be the entrypoint that is started after this one ended."""
         self.configuration = configuration
-        if self.activation is not None:
-            self.activation = FakeActivation(token=self.token)
         self._begin()
 
     async def before_start(self) -> None:

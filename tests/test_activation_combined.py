@@ -25,7 +25,7 @@ class Switch:
         return self._channel.events
 
     def tell(self, event: ActivationChanged) -> None:
-        self.active = event.active
+        self.active, self.token = event.active, event.token
         self._channel.send(event)
 
     def close(self) -> None:
@@ -124,6 +124,9 @@ async def test_the_first_event_is_the_state_at_opening_with_its_token(
     second.tell(ActivationChanged(active=True, token="5"))
     async with open_all_activation(first, second) as both:
         assert await news(both) == ActivationChanged(active=True, token="5")
+        assert both.token == "5"
+        first.tell(OFF)
+        assert both.token is None
 
 
 async def test_an_activation_lost_and_won_in_between_is_told_by_its_new_token(

@@ -143,6 +143,20 @@ async def test_a_lease_that_is_lost_while_a_cancelled_supervisor_stops_its_proce
     assert trio.current_time() == pytest.approx(cancelled + 5)
 
 
+async def test_a_second_supervisor_of_the_same_handlers_goes_on_where_the_first_ended(
+    autojump_clock: MockClock, fake_process: FakeProcess
+) -> None:
+    activation, configuration = FakeActivation(token="7"), FakeConfiguration("one")
+    for count in (1, 2):
+        supervisor = Supervisor(fake_process, activation=activation, configuration=configuration)
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(5):
+                await nursery.start(supervisor.run)
+            nursery.cancel_scope.cancel()
+        assert len(fake_process.runs) == count
+        assert fake_process.runs[-1].env[FENCING_TOKEN_VARIABLE] == "7"
+
+
 async def test_an_activation_handler_that_ends_vouches_for_nothing(
     autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
 ) -> None:

@@ -199,7 +199,10 @@ LIFE: list[tuple[object, ...]] = [
     ("exit", 1),
     ("sleep", 6.0),
     ("exit", 1),
-    ("sleep", 7.0),  # backoff
+    ("sleep", 1.5),  # a hook, and backoff, so that there are some points in it
+    ("sleep", 0.1),
+    ("sleep", 0.1),
+    ("sleep", 5.5),
     ("change", "poison", 0.0, "app"),
     ("sleep", 20.0),  # rolled back
     ("restart",),
@@ -249,6 +252,7 @@ def test_a_lease_that_is_lost_at_any_point_finds_the_process_gone_by_its_deadlin
     for point in points():
         world = live(point, lose)
         assert world.violation is None, (point, world.violation)
+    # Nothing is left out.
     assert {"starting", "running", "ready", "stopping", "backoff"} <= {
         state.value for state in seen if isinstance(state, ProcessState)
     }

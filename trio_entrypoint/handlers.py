@@ -422,3 +422,8 @@ class ActivationHandler(Protocol):
     def active(self) -> bool:
         """Whether this entrypoint is active now."""
         ...
+
+    @property
+    def token(self) -> str | None:
+        """The fencing token of the activation now; None while inactive, or without a lease."""
+        ...

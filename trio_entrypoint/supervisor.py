@@ -275,7 +275,9 @@ class Supervisor:
 
         with supervision.journal:
             self._configurator.take_over()
-            self._refresh()
+            self._configurator.refresh()
+            if self._activator is not None:
+                self._activator.take_over()
             # The source has told its state by now, or has nothing new.
             self._facts.looked = not self._facts.changed
             supervision.tell(Cause.SUPERVISED)

@@ -22,6 +22,12 @@ class Activator:
         self._handler = handler
         self._watching = trio.CancelScope(shield=True)
 
+    def take_over(self) -> None:
+        """Take in the state at the beginning: its event may have gone to another supervisor."""
+        self.refresh()
+        if self._handler.active and not self._facts.active:
+            self._take(ActivationChanged(active=True, token=self._handler.token))
+
     async def watch(self) -> None:
         """Take in what the handler tells, until `end`, whatever is cancelled before.
 

@@ -42,6 +42,12 @@ class CombinedActivation:
         """Whether the combination is active now: each handler is asked at each reading."""
         return self._combine(handler.active for handler in self._handlers)
 
+    @property
+    def token(self) -> str | None:
+        """The token of the first handler that has one; None while the combination is inactive."""
+        tokens = (handler.token for handler in self._handlers if handler.active)
+        return next(filter(None, tokens), None) if self.active else None
+
     async def follow(self, index: int) -> None:
         """Tell what one handler's events change, as long as they come."""
         async for event in self._handlers[index].events:

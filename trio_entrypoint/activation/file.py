@@ -44,6 +44,11 @@ class FileActivation:
         """Whether the file exists, as far as was seen."""
         return self._active
 
+    @property
+    def token(self) -> None:
+        """None: a file is no lease."""
+        return None
+
     async def tell(self) -> None:
         """Tell each change, for ever."""
         while True:

@@ -29,7 +29,7 @@ class FakeActivation:
         self._set(active, token)
 
     def _set(self, active: bool, token: str | None, deadline: float | None = None) -> None:
-        self._active = active
+        self._active, self._token = active, token
         self._channel.send(ActivationChanged(active, token, deadline))
 
     def activate(self, token: str | None = None) -> None:
@@ -57,6 +57,11 @@ class FakeActivation:
     def active(self) -> bool:
         """The state now, as in `ActivationHandler`."""
         return self._active
+
+    @property
+    def token(self) -> str | None:
+        """The token of the activation now, as in `ActivationHandler`."""
+        return self._token
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
