@@ -6,6 +6,7 @@ gets to the end, none of them is left.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -109,6 +110,54 @@ ANONYMOUS_DAEMON = [
 STOPPED = ["sh", "-c", "sleep 1000 & kill -STOP $!; echo ready; kill -STOP $$; wait"]
 """Stops its child and itself."""
 
+OUTLIVES_ITS_FIRST_THREAD = python(
+    "import ctypes, signal, threading, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    "print('ready')\n"
+    "ctypes.CDLL(None).pthread_exit(None)\n"
+)
+"""Looks like a zombie, lives on in another thread, and ignores SIGTERM."""
+
+CHILD_OUTLIVES_ITS_FIRST_THREAD = [
+    "sh",
+    "-c",
+    f"{shlex.join(OUTLIVES_ITS_FIRST_THREAD)} & wait",
+]
+
+LEAVES_ONE_MORE = python(
+    "import os, signal\n"
+    "reading, writing = os.pipe()\n"
+    "term = {signal.SIGTERM}\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, term)\n"
+    "def until_asked():\n"
+    "    signal.pthread_sigmask(signal.SIG_UNBLOCK, term)\n"
+    "    signal.pause()\n"
+    "def patient():\n"
+    "    os.close(writing)\n"
+    "    signal.sigwait(term)\n"
+    "    os.read(reading, 1)\n"
+    "def starter():\n"
+    "    signal.sigwait(term)\n"
+    "    if os.fork() == 0: until_asked()\n"
+    "for each in patient, starter, patient:\n"
+    "    if os.fork() == 0: each(); os._exit(0)\n"
+    "os.close(writing)\n"
+    "print('ready')\n"
+    "until_asked()\n"
+)
+"""Has a child that starts another when it is asked to end, for whose end others wait."""
+
+FORGETS_ITS_SIGNAL = python(
+    "import os, signal, sys\n"
+    "def begin(*_): os.execvp('sleep', ['sleep', '1000'])\n"
+    "if os.fork() == 0:\n"
+    "    signal.signal(signal.SIGTERM, begin)\n"
+    "    print('ready')\n"
+    "signal.pause()\n"
+)
+"""Has a child that catches SIGTERM while it is a copy of its parent, then executes a program."""
+
 DAEMONIZER = ["sh", "-c", "setsid sh -c 'echo ready; sleep 1000' & exit 0"]
 """Exits at once, and leaves a daemon behind."""
 
@@ -146,6 +195,8 @@ AWKWARD = {
     "daemon": DAEMON,
     "daemon without environment": ANONYMOUS_DAEMON,
     "stopped": STOPPED,
+    "first thread ended": OUTLIVES_ITS_FIRST_THREAD,
+    "child's first thread ended": CHILD_OUTLIVES_ITS_FIRST_THREAD,
     "main process ended, daemon left": DAEMONIZER,
     "fork storm": FORK_STORM,
     "comet": COMET,

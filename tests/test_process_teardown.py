@@ -53,6 +53,18 @@ async def test_the_end_does_not_wait_for_the_grace_period() -> None:
             pass
 
 
+async def test_who_is_started_during_the_stop_is_asked_to_end_too() -> None:
+    with trio.fail_after(10):
+        async with programs.started(programs.LEAVES_ONE_MORE, grace_period=1000):
+            pass
+
+
+async def test_a_child_that_just_executes_a_program_is_asked_to_end_again() -> None:
+    with trio.fail_after(10):
+        async with programs.started(programs.FORGETS_ITS_SIGNAL, grace_period=1000):
+            pass
+
+
 async def test_the_stop_signal_is_sent_once_however_often_stop_is_called() -> None:
     async with programs.started(programs.COUNTS_TERM) as watched, trio.open_nursery() as nursery:
         for _ in range(3):

@@ -74,6 +74,18 @@ class Cgroup:
         except OSError:
             return []
 
+    @property
+    def populated(self) -> bool:
+        """Whether a living process is here, or in a cgroup below.
+
+        Unlike `pids` this misses none, however fast they fork (cgroups(7), `cgroup.events`).
+        """
+        try:
+            with open(f"{self._path}/cgroup.events") as file:
+                return "populated 1\n" in file
+        except OSError:
+            return False
+
     def kill(self) -> None:
         """Send SIGKILL to all that are here, or in a cgroup below, in one step."""
         with suppress(OSError), open(f"{self._path}/cgroup.kill", "w") as file:

@@ -77,10 +77,10 @@ def run_of(
             return run
         if child.group == run.main and child.started >= run.started:
             return run
-    if child.session == own_session or child.pid in foreign():
-        return None
     candidates = [run for run in runs if run.started <= child.started]
-    return candidates[0] if len(candidates) == 1 else None
+    if len(candidates) != 1 or child.session == own_session or child.pid in foreign():
+        return None
+    return candidates[0]
 
 
 def subtree(

@@ -1,20 +1,24 @@
 """All processes of one run: signalled, waited for, and made to be gone.
 
 What decides that a run is over is its processes, never a pipe or a timer. Every wait is for
-the end of one process, by its pidfd, and then the truth is looked at again: how many there
+the end of some process, by its pidfd, and then the truth is looked at again: how many there
 are, and how they are related, may change at any time.
 """
 
+import math
 import os
+import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import final
 
 import trio
 
 from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.descendants import Run
-from trio_entrypoint._linux.procfs import Stat, read_stat
+from trio_entrypoint._linux.procfs import Image, Stat, read_stat
 from trio_entrypoint._linux.reaper import Reaper
 from trio_entrypoint._linux.signals import open_pidfd, send, send_to_group
 
@@ -24,6 +28,9 @@ KILL_TIMEOUT = 10.0
 # So many looks in a row are made before other tasks get their turn: a process that forks and
 # ends all the time is only caught by looking faster than it forks.
 _LOOKS = 50
+
+# The end of so many processes is waited for at a time: each takes a descriptor.
+_WATCHED = 64
 
 
 @final
@@ -48,7 +55,8 @@ class Tree:
         self._run = Run(marker, main, stat.started, main if session else None)
         self._reaper = reaper
         reaper.register(self._run)
-        self._told: set[tuple[int, int]] = set()
+        self._image = stat.image
+        self._told: set[Image] = set()
         self._cgroup = cgroup
 
     def members(self) -> list[Stat]:
@@ -73,25 +81,16 @@ class Tree:
 
     def signal_main(self, number: int) -> None:
         """Send the main process a signal, and let it continue if it is stopped."""
-        self._told.add((self._run.main, self._run.started))
+        self._told.add(self._image)
         for each in (number, signal.SIGCONT):
             os.kill(self._run.main, each)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group of the main process."""
         self._told.update(
-            (member.pid, member.started)
-            for member in self.members()
-            if member.group == self._run.main
+            member.image for member in self.members() if member.group == self._run.main
         )
         send_to_group(self._run.main, number, signal.SIGCONT)
-
-    def signal_others(self, number: int) -> None:
-        """Send a signal to each process that has got none from here yet."""
-        for member in self.members():
-            if (member.pid, member.started) not in self._told:
-                self._told.add((member.pid, member.started))
-                send(member, number, signal.SIGCONT)
 
     def kill(self) -> list[Stat]:
         """Send SIGKILL to every process; return those that were there."""
@@ -104,22 +103,28 @@ class Tree:
             send(member, signal.SIGKILL)
         return members
 
-    async def gone(self) -> None:
-        """Wait until no process is left."""
-        await _gone(self.members)
+    def exists(self) -> bool:
+        """Whether any process is left."""
+        return self._populated() or bool(self.members())
+
+    async def asked(self, number: int) -> None:
+        """Send each process that got none yet a signal, until no process is left."""
+        await _gone(partial(_ask, self.members, self._told, number), self._populated)
 
     async def killed(self) -> None:
         """Send SIGKILL until no process is left, however fast they fork."""
-        await _gone(self.kill)
+        await _gone(self.kill, self._populated)
         self._reaper.finish(self._run)
+
+    def _populated(self) -> bool:
+        return self._cgroup is not None and self._cgroup.populated
 
 
 async def end_orphans(reaper: Reaper, grace_period: float) -> None:
     """Make the adopted orphans that belong to no run end; those that cannot are left."""
-    for orphan in reaper.orphans():
-        send(orphan, signal.SIGTERM, signal.SIGCONT)
+    told: set[Image] = set()
     with trio.move_on_after(grace_period):
-        await _gone(reaper.orphans)
+        await _gone(partial(_ask, reaper.orphans, told, signal.SIGTERM))
 
     def kill() -> list[Stat]:
         orphans = reaper.orphans()
@@ -131,12 +136,49 @@ async def end_orphans(reaper: Reaper, grace_period: float) -> None:
         await _gone(kill)
 
 
-async def _gone(look: Callable[[], list[Stat]]) -> None:
+def _ask(look: Callable[[], list[Stat]], told: set[Image], number: int) -> list[Stat]:
+    """Send those who are there a signal, unless they were told; return all who are there."""
+    members = look()
+    for member in members:
+        if member.image not in told:
+            told.add(member.image)
+            send(member, number, signal.SIGCONT)
+    return members
+
+
+async def _gone(
+    look: Callable[[], list[Stat]], populated: Callable[[], bool] = lambda: False
+) -> None:
     looks = 0
-    while members := look():
+    pauses = _pauses()
+    # Asked second: whoever forks between the two is still seen.
+    while (members := look()) or populated():
         looks += 1
         if looks % _LOOKS == 0:
             await trio.lowlevel.checkpoint()
-        with open_pidfd(members[-1]) as pidfd:
-            if pidfd is not None:
-                await trio.lowlevel.wait_readable(pidfd)
+        # A child that was just forked may get a signal while it has its parent's handler,
+        # and forgets it with the program that it executes: no event tells of that.
+        pause = next(pauses) if any(member.forked for member in members) else math.inf
+        with trio.move_on_after(pause):
+            await _one_ended(members[-_WATCHED:])
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds until another look: short at first, which is when most children execute."""
+    seconds = 0.01
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, 1.0)
+
+
+async def _one_ended(processes: Sequence[Stat]) -> None:
+    """Wait until one of some processes has ended."""
+    with ExitStack() as stack:
+        ends = stack.enter_context(select.epoll())
+        for process in processes:
+            pidfd = stack.enter_context(open_pidfd(process))
+            if pidfd is None:
+                return
+            ends.register(pidfd, select.EPOLLIN)
+        if processes:
+            await trio.lowlevel.wait_readable(ends.fileno())

@@ -5,9 +5,14 @@ is gone is `None`, never an error.
 """
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 _READ_SIZE = 65536
+
+_PF_FORKNOEXEC = 0x40  # include/linux/sched.h
+
+Image: TypeAlias = tuple[int, int, bool]
+"""A process and, of the programs that it may run one after the other, which it runs."""
 
 
 class Stat(NamedTuple):
@@ -21,10 +26,20 @@ class Stat(NamedTuple):
     started: int
     """Clock ticks since boot: with the pid it names one process for good."""
 
+    threads: int
+    forked: bool
+    """Whether it still runs its parent's program: it was forked, and has executed none."""
+
+    @property
+    def image(self) -> Image:
+        """Changes when a process that was forked executes a program."""
+        return self.pid, self.started, self.forked
+
     @property
     def ended(self) -> bool:
         """Whether it ran to its end; a zombie waits for its parent only."""
-        return self.state in "ZX"
+        # The state is that of the first thread, which the others may outlive.
+        return self.state in "ZX" and self.threads <= 1
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -34,9 +49,10 @@ def read_stat(pid: int) -> Stat | None:
         return None
     # The program's name is in parentheses and may itself contain any byte.
     fields = contents.rpartition(b")")[2].split()
-    return Stat(
-        pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
-    )
+    parent, group, session = map(int, fields[1:4])
+    forked = bool(int(fields[6]) & _PF_FORKNOEXEC)
+    threads, started = int(fields[17]), int(fields[19])
+    return Stat(pid, fields[0].decode(), parent, group, session, started, threads, forked)
 
 
 def children(pid: int) -> list[int]:

@@ -126,7 +126,7 @@ class Reaper:
     def members(self, run: Run) -> list[Stat]:
         """The living processes of a run, as they are now.
 
-        Adopted orphans that have ended are reaped by the way.
+        If there are none, adopted orphans that have ended are reaped by the way.
         """
         for _ in range(_LOOKS_FOR_NOTHING):
             # A process that ended after the list was made may have left children, that are
@@ -140,6 +140,7 @@ class Reaper:
     def _look(self, run: Run) -> tuple[list[Stat], bool]:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
+        ended: list[Stat] = []
         changed = False
         # The newest first: of processes that fork and end all the time only that one lives.
         for pid in reversed(children(self._pid)):
@@ -149,13 +150,18 @@ class Reaper:
             if stat is None:
                 changed = True
             elif stat.ended:
-                changed |= pid not in self._runs and self._reap(stat, foreign)
+                if pid not in self._runs:
+                    ended.append(stat)
             elif (owner := self._run_of(stat, foreign)) is run:
                 roots.append(stat)
             elif owner is None:
                 # It may have ended before its marker could be read.
                 now = read_stat(pid)
                 changed |= now is None or now.ended
+        if not roots:
+            # Not before: to find out whose they are may take longer than a fork takes.
+            for stat in ended:
+                changed |= self._reap(stat, foreign)
         return [stat for stat in subtree(roots) if not stat.ended], changed
 
     def _has_ended(self, run: Run) -> bool:

@@ -116,7 +116,7 @@ class Lifecycle:
 
     def _is_over(self) -> bool:
         """Whether the process ended by itself, and left nobody behind."""
-        return self.status is not None and not self._tree.members()
+        return self.status is not None and not self._tree.exists()
 
     async def _stop_politely(self) -> bool:
         """Ask everything to end, within the grace period; return whether nothing is left."""
@@ -129,8 +129,7 @@ class Lifecycle:
                 elif self.status is None:
                     self._tree.signal_main(self._stop.signal)
                 await self.ended.wait()
-                self._tree.signal_others(self._stop.signal)
-                await self._tree.gone()
+                await self._tree.asked(self._stop.signal)
                 gone = True
             nursery.cancel_scope.cancel()
         return gone
