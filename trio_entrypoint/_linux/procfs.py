@@ -9,7 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 _READ_SIZE = 65536
 
-_PF_FORKNOEXEC = 0x40  # include/linux/sched.h
+# include/linux/sched.h
+_PF_EXITING = 0x4
+_PF_FORKNOEXEC = 0x40
 
 Image: TypeAlias = tuple[int, int, bool]
 """A process and, of the programs that it may run one after the other, which it runs."""
@@ -27,13 +29,22 @@ class Stat(NamedTuple):
     """Clock ticks since boot: with the pid it names one process for good."""
 
     threads: int
-    forked: bool
-    """Whether it still runs its parent's program: it was forked, and has executed none."""
+    flags: int
+
+    @property
+    def forked(self) -> bool:
+        """Whether it still runs its parent's program: it was forked, and has executed none."""
+        return bool(self.flags & _PF_FORKNOEXEC)
 
     @property
     def image(self) -> Image:
         """Changes when a process that was forked executes a program."""
         return self.pid, self.started, self.forked
+
+    @property
+    def ending(self) -> bool:
+        """Whether it runs its program no more; its children may not have been adopted yet."""
+        return self.ended or (bool(self.flags & _PF_EXITING) and self.threads <= 1)
 
     @property
     def ended(self) -> bool:
@@ -49,10 +60,10 @@ def read_stat(pid: int) -> Stat | None:
         return None
     # The program's name is in parentheses and may itself contain any byte.
     fields = contents.rpartition(b")")[2].split()
-    parent, group, session = map(int, fields[1:4])
-    forked = bool(int(fields[6]) & _PF_FORKNOEXEC)
-    threads, started = int(fields[17]), int(fields[19])
-    return Stat(pid, fields[0].decode(), parent, group, session, started, threads, forked)
+    parent, group, session, flags, threads, started = (
+        int(fields[each]) for each in (1, 2, 3, 6, 17, 19)
+    )
+    return Stat(pid, fields[0].decode(), parent, group, session, started, threads, flags)
 
 
 def children(pid: int) -> list[int]:

@@ -128,40 +128,40 @@ class Reaper:
 
         If there are none, adopted orphans that have ended are reaped by the way.
         """
+        dead: set[int] = set()
         for _ in range(_LOOKS_FOR_NOTHING):
             # A process that ended after the list was made may have left children, that are
             # not on it. One that ended before has not: its children were adopted first.
             ended_before = self._has_ended(run)
-            found, changed = self._look(run)
-            if found or not (changed or (not ended_before and self._has_ended(run))):
+            found, changed = self._look(run, dead)
+            if found:
                 return found
+            if not (changed or (not ended_before and self._has_ended(run))):
+                break
+        # Not before: to find out whose they are may take longer than a fork takes.
+        self.reap()
         return []
 
-    def _look(self, run: Run) -> tuple[list[Stat], bool]:
+    def _look(self, run: Run, dead: set[int]) -> tuple[list[Stat], bool]:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
-        ended: list[Stat] = []
         changed = False
         # The newest first: of processes that fork and end all the time only that one lives.
         for pid in reversed(children(self._pid)):
-            if (pid in self._runs and pid != run.main) or pid in self._kept:
+            if (pid in self._runs and pid != run.main) or pid in self._kept or pid in dead:
                 continue
             stat = read_stat(pid)
             if stat is None:
                 changed = True
             elif stat.ended:
-                if pid not in self._runs:
-                    ended.append(stat)
+                changed |= pid not in self._runs
+                dead.add(pid)
             elif (owner := self._run_of(stat, foreign)) is run:
                 roots.append(stat)
             elif owner is None:
-                # It may have ended before its marker could be read.
+                # It may have begun to end before its marker could be read.
                 now = read_stat(pid)
-                changed |= now is None or now.ended
-        if not roots:
-            # Not before: to find out whose they are may take longer than a fork takes.
-            for stat in ended:
-                changed |= self._reap(stat, foreign)
+                changed |= now is None or now.ending
         return [stat for stat in subtree(roots) if not stat.ended], changed
 
     def _has_ended(self, run: Run) -> bool:
@@ -198,12 +198,17 @@ class Reaper:
         self._finished.add(run)
 
     def _run_of(self, child: Stat, foreign: Callable[[], Collection[int]]) -> Run | None:
+        def others() -> Collection[int]:
+            # What ends meanwhile has no marker any more. To look for it would take too long.
+            now = read_stat(child.pid)
+            return _Everything() if now is None or now.ending else foreign()
+
         return run_of(
             child,
             [run for run in self._runs.values() if run not in self._finished],
             own_session=os.getsid(0),
             marker=lambda pid: read_variable(pid, MARKER_VARIABLE),
-            foreign=foreign,
+            foreign=others,
         )
 
     def _reap(self, child: Stat, foreign: Callable[[], Collection[int]]) -> bool:
