@@ -138,13 +138,14 @@ class Reaper:
                 return found
             if not (changed or (not ended_before and self._has_ended(run))):
                 break
-        # Not before: to find out whose they are may take longer than a fork takes.
+        # The others not before: to find out whose they are may take longer than a fork takes.
         self.reap()
         return []
 
     def _look(self, run: Run, dead: set[int]) -> tuple[list[Stat], bool]:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
+        ending: list[Stat] = []
         changed = False
         # The newest first: of processes that fork and end all the time only that one lives.
         for pid in reversed(children(self._pid)):
@@ -155,14 +156,20 @@ class Reaper:
                 changed = True
             elif stat.ended:
                 changed |= pid not in self._runs
-                dead.add(pid)
+                # Those that fork and end all the time must not pile up.
+                if pid in self._runs or not (stat.forked and self._reap(stat, foreign)):
+                    dead.add(pid)
             elif (owner := self._run_of(stat, foreign)) is run:
                 roots.append(stat)
             elif owner is None:
-                # It may have begun to end before its marker could be read.
+                # It may have begun to end before its marker could be read. Then its children,
+                # whoever's they are, come to us at its end, which is waited for.
                 now = read_stat(pid)
-                changed |= now is None or now.ending
-        return [stat for stat in subtree(roots) if not stat.ended], changed
+                if now is None or now.ended:
+                    changed = True
+                elif now.ending:
+                    ending.append(now)
+        return [stat for stat in subtree(roots) if not stat.ended] + ending, changed
 
     def _has_ended(self, run: Run) -> bool:
         main = read_stat(run.main)
@@ -213,9 +220,10 @@ class Reaper:
 
     def _reap(self, child: Stat, foreign: Callable[[], Collection[int]]) -> bool:
         """Reap a child that has ended, unless other code may wait for it."""
-        # Other code's children are in our session, or began one: all else must be adopted.
+        # Other code's children execute a program, in our session or one that they began: all
+        # else must be adopted.
         ours_or_own = child.session in (os.getsid(0), child.pid)
-        if ours_or_own and child.pid in foreign():
+        if ours_or_own and not child.forked and child.pid in foreign():
             return False
         try:
             return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG) is not None

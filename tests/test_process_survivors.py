@@ -1,0 +1,47 @@
+"""A process that SIGKILL does not end is told of; nobody waits for it for ever."""
+
+import os
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import programs
+import pytest
+import trio
+
+from trio_entrypoint import ProcessSurvivedError
+from trio_entrypoint._process import lifecycle
+
+
+@pytest.fixture
+def freezer(tmp_path: Path) -> Generator[Path]:
+    """A cgroup of version 1 that stops its processes so that SIGKILL has to wait (cgroups(7))."""
+    hierarchy = tmp_path / "freezer"
+    hierarchy.mkdir()
+    subprocess.run(["mount", "-t", "cgroup", "-o", "freezer", "freezer", hierarchy], check=True)
+    try:
+        cgroup = hierarchy / f"trio-entrypoint-{os.getpid()}"
+        cgroup.mkdir()
+        try:
+            yield cgroup
+        finally:
+            (cgroup / "freezer.state").write_text("THAWED")
+            os.wait()
+            cgroup.rmdir()
+    finally:
+        subprocess.run(["umount", hierarchy], check=True)
+
+
+async def test_a_process_that_sigkill_does_not_end_is_named(
+    freezer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "KILL_TIMEOUT", 0.2)
+    with pytest.raises(ProcessSurvivedError) as caught, trio.fail_after(10):
+        async with programs.started(programs.SLEEPER, grace_period=0.1, name="db") as watched:
+            (freezer / "tasks").write_text(str(watched.process.pid))
+            (freezer / "freezer.state").write_text("FROZEN")
+            with pytest.raises(ProcessSurvivedError):
+                await watched.process.stop()
+    assert caught.value.pids == (watched.process.pid,)
+    assert "process 'db'" in str(caught.value)
+    assert str(watched.process.pid) in str(caught.value)
