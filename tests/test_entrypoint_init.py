@@ -64,6 +64,31 @@ def test_no_awkward_program_leaves_anything_behind(place: Surroundings) -> None:
     assert status == 7, output
 
 
+OTHER_USERS = """
+import trio
+import programs
+from trio_entrypoint import run
+
+async def main():
+    async with programs.started(programs.DAEMON, user="nobody", grace_period=0.1):
+        pass
+    async with programs.started(programs.DAEMON, user="nobody") as survivor:
+        async with programs.started(programs.SESSION_LEAVER, user="nobody", grace_period=0.1):
+            pass
+        assert not survivor.all_gone()
+    return 7
+
+run(main)
+"""
+
+
+def test_the_processes_of_other_users_are_told_apart_without_reading_what_they_are(
+    place: Surroundings,
+) -> None:
+    # In a container there is no CAP_SYS_PTRACE, and so nobody else's environment.
+    assert outcome(place, OTHER_USERS) == (7, "")
+
+
 ORPHANS = """
 import os, trio
 from trio_entrypoint import open_process, run

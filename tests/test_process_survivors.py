@@ -32,16 +32,21 @@ def freezer(tmp_path: Path) -> Generator[Path]:
         subprocess.run(["umount", hierarchy], check=True)
 
 
+async def stop_frozen(freezer: Path) -> None:
+    async with programs.started(programs.SLEEPER, grace_period=0.1, name="db") as watched:
+        (freezer / "tasks").write_text(str(watched.process.pid))
+        (freezer / "freezer.state").write_text("FROZEN")
+        await watched.process.stop()
+
+
 async def test_a_process_that_sigkill_does_not_end_is_named(
     freezer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "KILL_TIMEOUT", 0.2)
     with pytest.raises(ProcessSurvivedError) as caught, trio.fail_after(10):
-        async with programs.started(programs.SLEEPER, grace_period=0.1, name="db") as watched:
-            (freezer / "tasks").write_text(str(watched.process.pid))
-            (freezer / "freezer.state").write_text("FROZEN")
-            with pytest.raises(ProcessSurvivedError):
-                await watched.process.stop()
-    assert caught.value.pids == (watched.process.pid,)
-    assert "process 'db'" in str(caught.value)
-    assert str(watched.process.pid) in str(caught.value)
+        await stop_frozen(freezer)
+    (pid,) = caught.value.pids
+    assert (freezer / "tasks").read_text() == f"{pid}\n"
+    assert str(caught.value) == (
+        f"process 'db': 1 of its processes did not end within 10 s of SIGKILL: {pid}"
+    )

@@ -13,7 +13,8 @@ from contextlib import suppress
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from trio_entrypoint._linux.cgroup import PREFIX, Cgroup
-from trio_entrypoint._linux.procfs import Stat, read_stat, read_variable
+from trio_entrypoint._linux.environ import read_variable
+from trio_entrypoint._linux.procfs import Stat, read_stat
 from trio_entrypoint._linux.signals import send
 
 MARKER_VARIABLE = "TRIO_ENTRYPOINT_RUN"

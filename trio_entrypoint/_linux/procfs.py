@@ -1,4 +1,4 @@
-"""What /proc tells about processes: their state, their children, their environment.
+"""What /proc tells about processes: their state, and their children.
 
 Read with plain system calls: a look at one process costs a few microseconds. A process that
 is gone is `None`, never an error.
@@ -82,24 +82,6 @@ def children(pid: int) -> list[int]:
         if contents:
             found.extend(map(int, contents.split()))
     return found
-
-
-def read_variable(pid: int, name: str) -> str | None:
-    """A variable of the environment that a process's program was executed with.
-
-    None when it has none, when a program wrote over its own environment (many do, to change
-    the title that `ps` shows), and when reading it is not permitted.
-    """
-    contents = _read(f"/proc/{pid}/environ")
-    if contents is None:
-        return None
-    start = contents.find(b"\0" + name.encode() + b"=")
-    if start < 0:
-        if not contents.startswith(name.encode() + b"="):
-            return None
-        start = -1
-    value, _, _ = contents[start + len(name) + 2 :].partition(b"\0")
-    return os.fsdecode(value)
 
 
 def _read(path: str) -> bytes | None:

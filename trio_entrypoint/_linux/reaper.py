@@ -30,10 +30,11 @@ import trio
 
 from trio_entrypoint._linux.cgroup import find_hierarchy
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run, run_of, subtree
+from trio_entrypoint._linux.environ import read_variable
 from trio_entrypoint._linux.guard import Guard
 from trio_entrypoint._linux.head_start import unclaimed
 from trio_entrypoint._linux.prctl import set_subreaper
-from trio_entrypoint._linux.procfs import Stat, children, read_stat, read_variable
+from trio_entrypoint._linux.procfs import Stat, children, read_stat
 
 _logger = logging.getLogger(__name__)
 
