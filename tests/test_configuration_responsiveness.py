@@ -1,9 +1,11 @@
 """The event loop goes on, whatever a configuration does with thousands of files.
 
-A task that wants to run each millisecond notes how late it was. What blocks the loop, or keeps
-the interpreter to itself in a thread, does so each time; the machine takes the CPU away now and
-then. So one of several rounds has to be without any longer block, from its first moment to its
-last. The interpreter's own garbage collection, a pass over all objects of a program, is left out.
+A task that wants to run each millisecond notes how late it was, without the time for which the
+machine had no CPU for us: as the kernel's scheduler tells it, and at most the CPU time that we
+had meanwhile, because a hypervisor takes some and tells nobody. What blocks the loop, or keeps the
+interpreter to itself in a thread, does so each time: so one of several rounds has to be without
+any longer block, from its first moment to its last. The interpreter's own garbage collection, a
+pass over all objects of a program, is left out.
 """
 
 import gc
@@ -11,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,8 @@ class Blocks(NamedTuple):
     """How long nothing else could run, in seconds, at most at a time."""
 
     late: float
+    """How late other tasks were for something that we did."""
+
     own: float
     """CPU time of the event loop's thread: only what was done in the loop itself."""
 
@@ -59,15 +63,31 @@ class Blocks(NamedTuple):
         return self.late < LONGEST and self.own < LONGEST_IN_THE_LOOP
 
 
+def waited_for_a_cpu() -> float:
+    """Seconds for which threads of ours could run, and the machine had something else to do."""
+    waited = 0
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended
+            waited += int(Path("/proc/self/task", thread, "schedstat").read_text().split()[1])
+    return waited / 1e9
+
+
 async def longest_blocks(action: Callable[[], Awaitable[object]]) -> Blocks:
     """What blocks the loop while something is done."""
     blocks: list[tuple[float, float]] = []
 
+    def clocks() -> tuple[float, float, float, float]:
+        now = time.perf_counter()
+        return now, waited_for_a_cpu(), time.process_time(), time.thread_time()
+
     async def beat() -> None:
+        before = clocks()
         while True:
-            before, own = time.perf_counter(), time.thread_time()
             await trio.sleep(0.001)
-            blocks.append((time.perf_counter() - before - 0.001, time.thread_time() - own))
+            after = clocks()
+            wall, waited, ours, own = (a - b for a, b in zip(after, before, strict=True))
+            before = after
+            blocks.append((min(wall - 0.001 - max(0, waited), ours), own))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beat)
