@@ -73,7 +73,7 @@ async def main():
     async with programs.started(programs.DAEMON, user="nobody", grace_period=0.1):
         pass
     async with programs.started(programs.DAEMON, user="nobody") as survivor:
-        async with programs.started(programs.SESSION_LEAVER, user="nobody", grace_period=0.1):
+        async with programs.started(programs.DAEMON, user="nobody", grace_period=0.1):
             pass
         assert not survivor.all_gone()
     return 7

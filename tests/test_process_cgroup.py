@@ -1,6 +1,8 @@
 """In a cgroup of its own nothing of a process can be taken for another's, or get away."""
 
 import os
+import signal
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import trio
 
 from trio_entrypoint import open_process
+from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.procfs import children
 
 
@@ -56,3 +59,43 @@ async def test_a_failed_start_leaves_no_cgroup(hierarchy: Path) -> None:
         async with open_process(["sleep", "1000"], cgroup=True):
             await trio.sleep_forever()
     assert children(os.getpid()) == before
+
+
+async def test_even_an_anonymous_daemon_is_asked_before_it_is_killed(hierarchy: Path) -> None:
+    polite = [
+        "sh",
+        "-c",
+        'setsid env -i sh -c \'trap "echo asked; exit" TERM; echo ready;'
+        " while :; do sleep 0.01; done' & exit 0",
+    ]
+    async with programs.started(programs.SLEEPER):  # it could be this one's
+        async with programs.started(polite, cgroup=True, grace_period=1000) as watched:
+            await watched.process.wait()
+            with trio.fail_after(10):
+                await watched.process.stop()
+        assert b"asked" in watched.output
+
+
+async def test_a_cgroup_is_ended_in_one_step(hierarchy: Path) -> None:
+    cgroup = Cgroup.make(str(hierarchy), "test.1")
+    try:
+        storm = subprocess.Popen(
+            ["sh", "-c", 'read _; exec "$@"', "sh", *programs.FORK_STORM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert storm.stdin is not None
+        assert storm.stdout is not None
+        Path(os.fsdecode(cgroup.entrance)).write_text(str(storm.pid))
+        storm.stdin.write(b"\n")
+        storm.stdin.flush()
+        assert storm.stdout.readline() == b"ready\n"
+        assert cgroup.populated
+        assert len(cgroup.pids()) > 1
+        cgroup.kill()
+        with storm:
+            assert not storm.stdout.read().strip(b"ready\n")
+        assert storm.returncode == -signal.SIGKILL
+        assert not cgroup.populated
+    finally:
+        cgroup.remove()
