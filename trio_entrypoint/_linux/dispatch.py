@@ -9,6 +9,7 @@ not read), those whom it concerns look every `POLL_INTERVAL` instead, after one 
 """
 
 import logging
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import final
@@ -22,6 +23,10 @@ _logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks where inotify cannot be used."""
+
+# Seconds for which events are left to gather, when one that concerned nobody came so soon after
+# another: a burst of files beside ours wakes us a few times, not for each of them.
+_HOLD_OFF = 0.005
 
 # How many events at a time make others wait for too long, were there more of them.
 _BURST = 50
@@ -51,6 +56,7 @@ class Dispatcher:
         self._interested: dict[int, set[Interest]] = {}
         self._waiting: dict[Interest, trio.Event] = {}
         self._reading = False
+        self._unconcerned_until = -math.inf
         self._warned = False
         self._inotify: Inotify | None = None
         try:
@@ -115,7 +121,8 @@ class Dispatcher:
                 try:
                     while not interest.news:
                         await trio.lowlevel.wait_readable(self._inotify.fd)
-                        await self._read(self._inotify)
+                        if not await self._read(self._inotify):
+                            await self._hold_off()
                 finally:
                     self._reading = False
                     self._hand_on()
@@ -137,28 +144,42 @@ class Dispatcher:
         if self._waiting:
             self._waiting.popitem()[1].set()
 
-    async def _read(self, inotify: Inotify) -> None:
-        """Read what happened until nothing is left, and wake those whom it concerns."""
+    async def _read(self, inotify: Inotify) -> bool:
+        """Read what happened until nothing is left, wake whom it concerns; say if anybody."""
+        concerned = False
         while events := inotify.read():
             for event in events:
-                self._take(event)
+                concerned |= self._take(event)
             if len(events) > _BURST:
                 await trio.lowlevel.checkpoint()  # the queue holds thousands
+        return concerned
 
-    def _take(self, event: Event) -> None:
+    async def _hold_off(self) -> None:
+        """Let events that concern nobody gather, if they come one right after another."""
+        now = trio.current_time()
+        if now < self._unconcerned_until:
+            await trio.sleep(_HOLD_OFF)
+            now = trio.current_time()
+        self._unconcerned_until = now + _HOLD_OFF
+
+    def _take(self, event: Event) -> bool:
+        """Tell those whom an event concerns; return whether there are any."""
         wd, mask, name = event
+        concerned = False
         if mask & Mask.Q_OVERFLOW:
             for interested in self._interested.values():
                 for interest in interested:
                     self._tell(interest, mask)
-            return
+            return True
         for interest in self._interested.get(wd, ()):
             names = interest.names[wd]
             if names is None or not name or name in names:
+                concerned = True
                 self._tell(interest, mask)
         if mask & Mask.IGNORED:
             for interest in self._interested.pop(wd, ()):
                 interest.names.pop(wd, None)
+        return concerned
 
     def _tell(self, interest: Interest, mask: int) -> None:
         interest.news |= mask

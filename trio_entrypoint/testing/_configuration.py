@@ -72,7 +72,7 @@ class FakeConfiguration:
         """Those that are trusted, in order; a rollback goes to the newest but the present."""
         self.refused: dict[str, str] = {}
         """Digests that were rolled back from, and why."""
-        self.adjourned = False
+        self.adjourned: bool = False
         """Whether the trial that is on was adjourned."""
         self.pinned: list[Generation] = []
         """What is pinned now, by the processes that run on it."""
