@@ -139,8 +139,9 @@ class Reaper:
                 return found
             if not (changed or (not ended_before and self._has_ended(run))):
                 break
-        # The others not before: to find out whose they are may take longer than a fork takes.
-        self.reap()
+        # Not before: to find out whose the dead are may take longer than a fork takes.
+        if not dead <= self._runs.keys():
+            self.reap()
         return []
 
     def _look(self, run: Run, dead: set[int]) -> tuple[list[Stat], bool]:
