@@ -11,13 +11,14 @@ not read), those whom it concerns look every `POLL_INTERVAL` instead, after one 
 import logging
 import math
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import final
 
 import attrs
 import trio
 
 from trio_entrypoint._linux.inotify import Event, Inotify, Mask
+from trio_entrypoint._linux.shared import one_per_run
 
 _logger = logging.getLogger(__name__)
 
@@ -52,7 +53,6 @@ class Dispatcher:
     """The inotify instance of a Trio run, and who is interested in which of its watches."""
 
     def __init__(self) -> None:
-        self.users = 0
         self._interested: dict[int, set[Interest]] = {}
         self._waiting: dict[Interest, trio.Event] = {}
         self._reading = False
@@ -203,23 +203,9 @@ class Dispatcher:
             self._inotify.close()
 
 
-_dispatcher: trio.lowlevel.RunVar[Dispatcher | None] = trio.lowlevel.RunVar(
-    "trio_entrypoint_dispatcher", None
-)
-
-
+@one_per_run
 @contextmanager
 def shared_dispatcher() -> Generator[Dispatcher]:
     """Share the Trio run's instance; the last one to leave closes it."""
-    dispatcher = _dispatcher.get()
-    if dispatcher is None:
-        dispatcher = Dispatcher()
-        _dispatcher.set(dispatcher)
-    dispatcher.users += 1
-    try:
+    with closing(Dispatcher()) as dispatcher:
         yield dispatcher
-    finally:
-        dispatcher.users -= 1
-        if not dispatcher.users:
-            _dispatcher.set(None)
-            dispatcher.close()

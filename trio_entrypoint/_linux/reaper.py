@@ -22,7 +22,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import final
 
@@ -35,6 +35,7 @@ from trio_entrypoint._linux.guard import Guard
 from trio_entrypoint._linux.head_start import unclaimed
 from trio_entrypoint._linux.prctl import set_subreaper
 from trio_entrypoint._linux.procfs import Stat, children, read_stat
+from trio_entrypoint._linux.shared import one_per_run
 
 _logger = logging.getLogger(__name__)
 
@@ -55,32 +56,16 @@ class Reaper:
         self._kept = {start.pid for start in starts}
         self._identity = starts[0].identity if starts else os.urandom(8).hex()
         self._started = 0
-        self.users = 0
         self.hierarchy: str | None = find_hierarchy()
         """Where each run gets a cgroup of its own; None if that cannot be."""
         self._guard: Guard | None = None
         self._guard_failed = False
-        self._stack = ExitStack()
         self.last_lines: list[str] = []
         """The last lines of output of the process that ended last, as far as they are known."""
 
         self._keeping_codes = False
         self.codes: list[int] = []
         """How main processes ended, as a shell says it: the last one, or all (`keep_codes`)."""
-
-    def start(self) -> None:
-        """Begin to adopt orphans, and to reap them."""
-        with ExitStack() as stack:
-            stack.enter_context(_adopting())
-            stack.enter_context(_on_sigchld(self.reap))
-            self._stack = stack.pop_all()
-
-    def stop(self) -> None:
-        """Leave orphans to others again."""
-        self._stack.close()
-        if self._guard is not None:
-            self._guard.dismiss()
-            self._guard = None
 
     def guard(self) -> None:
         """Have somebody end the runs, should this program be killed."""
@@ -94,6 +79,12 @@ class Reaper:
         else:
             self._kept.add(self._guard.pid)
             self._guard.know(self._runs.values())
+
+    def dismiss_guard(self) -> None:
+        """Need nobody to end the runs any more: none is left."""
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
 
     def new_marker(self) -> str:
         """A marker component for the next run."""
@@ -277,11 +268,7 @@ def _children_of_others() -> Collection[int]:
     return found
 
 
-_shared: trio.lowlevel.RunVar[Reaper | None] = trio.lowlevel.RunVar(
-    "trio_entrypoint_reaper", default=None
-)
-
-
+@one_per_run
 @contextmanager
 def shared_reaper() -> Generator[Reaper]:
     """The reaper of this Trio run; it adopts and reaps as long as somebody is in the block.
@@ -289,19 +276,12 @@ def shared_reaper() -> Generator[Reaper]:
     Raises:
         OSError: The kernel cannot make this program a subreaper.
     """
-    reaper = _shared.get()
-    if reaper is None:
-        reaper = Reaper()
-        reaper.start()
-        _shared.set(reaper)
-    reaper.users += 1
+    reaper = Reaper()
     try:
-        yield reaper
+        with _adopting(), _on_sigchld(reaper.reap):
+            yield reaper
     finally:
-        reaper.users -= 1
-        if not reaper.users:
-            _shared.set(None)
-            reaper.stop()
+        reaper.dismiss_guard()
 
 
 @contextmanager
