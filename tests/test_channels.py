@@ -1,10 +1,10 @@
-"""Newest-wins channels keep one value, the newest, and never hold the producer up."""
+"""Channels keep the newest value, or all once somebody asked, and never hold a producer up."""
 
 import pytest
 import trio
 import trio.testing
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import NewestChannel, ObserverChannel
 
 
 async def test_a_slow_consumer_gets_the_newest_value_once() -> None:
@@ -42,3 +42,29 @@ async def test_a_waiting_consumer_is_woken_by_each_value() -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 channel.send(value)
     assert received == [0, 1, 2]
+
+
+async def test_an_observer_gets_every_value_since_it_asked_first() -> None:
+    with ObserverChannel[int]() as channel:
+        channel.send(0)
+        assert not channel.observed
+        observer = channel.events
+        assert channel.observed
+        for value in range(1, 4):
+            channel.send(value)
+        assert channel.events is observer
+    assert [value async for value in observer] == [1, 2, 3]
+
+
+async def test_who_asks_after_the_end_is_told_that_it_has_ended() -> None:
+    with ObserverChannel[int]() as channel:
+        pass
+    assert [value async for value in channel.events] == []
+
+
+async def test_an_observer_that_left_costs_no_more() -> None:
+    with ObserverChannel[int]() as channel:
+        channel.events.close()
+        channel.send(1)
+        assert not channel.observed
+        channel.send(2)

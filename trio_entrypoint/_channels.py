@@ -1,10 +1,13 @@
-"""Newest-wins channels: how state-like events reach a consumer.
+"""The two kinds of channel that handlers and supervisors tell by; neither holds a producer up.
 
-A state that changed twice while its consumer was busy is told once, as it is now. So the
-buffer holds one value, a newer value replaces it, and sending never waits: a slow consumer
-neither sees a stale value nor holds its producer up.
+States are told by a `NewestChannel`. A state that changed twice while its consumer was busy is
+told once, as it is now: the buffer holds one value, and a newer one replaces it.
+
+What each counts, as results and transitions do, is told by an `ObserverChannel`: it drops and
+merges nothing, but costs nothing either before somebody asks for it.
 """
 
+import math
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -54,3 +57,52 @@ class NewestChannel(Generic[T]):
     ) -> None:
         self._send.close()
         self._unread.close()
+
+
+class ObserverChannel(Generic[T]):
+    """An unbounded channel that is only filled once there is somebody to empty it.
+
+    It ends when its block is left, as a `NewestChannel` does.
+    """
+
+    def __init__(self) -> None:
+        self._send: trio.MemorySendChannel[T] | None = None
+        self._events: trio.MemoryReceiveChannel[T] | None = None
+        self._ended = False
+
+    @property
+    def events(self) -> "trio.MemoryReceiveChannel[T]":
+        """Every value since this was first asked for; the same receiver every time."""
+        if self._events is None:
+            self._send, self._events = trio.open_memory_channel[T](math.inf)
+            if self._ended:
+                self._send.close()
+        return self._events
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody asked, so that a value is worth making."""
+        return self._send is not None
+
+    def send(self, value: T) -> None:
+        """Hand a value to the observer, if there is one. Never waits."""
+        if self._send is None:
+            return
+        try:
+            self._send.send_nowait(value)
+        except trio.BrokenResourceError:  # the observer went away
+            self._send.close()
+            self._send = None
+
+    def __enter__(self) -> "ObserverChannel[T]":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        if self._send is not None:
+            self._send.close()

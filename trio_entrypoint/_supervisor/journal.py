@@ -1,6 +1,5 @@
 """What a supervisor tells the outside: the state now, its changes, and who waits for one."""
 
-import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import final
@@ -8,7 +7,7 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint.handlers import ExitStatus
 from trio_entrypoint.states import Cause, State, Transition
 
@@ -33,9 +32,7 @@ class Journal:
         self._since: float | None = None
         self._ended = False
         self._newest = NewestChannel[State]()
-        # Only who asks for events pays for them.
-        self._send: trio.MemorySendChannel[Transition] | None = None
-        self._events: trio.MemoryReceiveChannel[Transition] | None = None
+        self._transitions = ObserverChannel[Transition]()
         self._waiters: set[_Waiter] = set()
 
     @property
@@ -46,11 +43,7 @@ class Journal:
     @property
     def events(self) -> "trio.MemoryReceiveChannel[Transition]":
         """Every transition since this was first asked for."""
-        if self._events is None:
-            self._send, self._events = trio.open_memory_channel[Transition](math.inf)
-            if self._ended:
-                self._send.close()
-        return self._events
+        return self._transitions.events
 
     def enter(
         self,
@@ -69,7 +62,7 @@ class Journal:
         if self._since is None or state.process is not before.process:
             self._since = now
         self.state = state
-        if self._send is not None:
+        if self._transitions.observed:
             transition = Transition(
                 time=now,
                 name=self._name,
@@ -81,11 +74,7 @@ class Journal:
                 error=error,
                 result=result,
             )
-            try:
-                self._send.send_nowait(transition)
-            except trio.BrokenResourceError:  # whoever asked has closed the channel
-                self._send.close()
-                self._send = None
+            self._transitions.send(transition)
         if state != before:
             self._newest.send(state)
             for waiter in self._waiters:
@@ -120,7 +109,6 @@ class Journal:
     ) -> None:
         self._ended = True
         self._newest.__exit__(exc_type, exc_value, traceback)
-        if self._send is not None:
-            self._send.close()
+        self._transitions.__exit__(exc_type, exc_value, traceback)
         for waiter in self._waiters:
             waiter.over.set()

@@ -11,12 +11,11 @@ from typing import Generic, cast, final
 import attrs
 import trio
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
-from trio_entrypoint.configuration.results import ResultChannel
 from trio_entrypoint.configuration.watching import state_of, tell_changes
 from trio_entrypoint.handlers import ConfigurationEvent, Modification, ResultT
 
@@ -33,7 +32,7 @@ class CustomConfiguration(Generic[ResultT]):
         update: "Callable[[Path], ResultT | Awaitable[ResultT]]",
         directory: str,
         events: NewestChannel[ConfigurationEvent],
-        results: ResultChannel[ResultT],
+        results: ObserverChannel[ResultT],
     ) -> None:
         self._source = source
         self._update = update
@@ -51,7 +50,7 @@ class CustomConfiguration(Generic[ResultT]):
     @property
     def results(self) -> "trio.MemoryReceiveChannel[ResultT]":
         """Every result since this was first asked for, in order, for observers."""
-        return self._results.receiver
+        return self._results.events
 
     @property
     def applied(self) -> bool:
@@ -206,7 +205,7 @@ async def open_custom_configuration(
         async with open_path_watch(source) as watch:
             with (
                 NewestChannel[ConfigurationEvent]() as events,
-                ResultChannel[ResultT]() as results,
+                ObserverChannel[ResultT]() as results,
             ):
                 handler = CustomConfiguration(source, update, directory, events, results)
                 events.send(state_of(watch))

@@ -19,14 +19,13 @@ from typing import Literal, TypeAlias, final
 import attrs
 import trio
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.generations import LINGER, NoGenerationError, Sealed, Store
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.change import Change
-from trio_entrypoint.configuration.results import ResultChannel
 from trio_entrypoint.configuration.source import Source
 from trio_entrypoint.configuration.validation import (
     ConfigurationRefusedError,
@@ -79,7 +78,7 @@ class GenerationConfiguration:
         store: Store,
         options: Options,
         events: "NewestChannel[ConfigurationEvent]",
-        results: ResultChannel[UpdateResult],
+        results: ObserverChannel[UpdateResult],
     ) -> None:
         self._source = source
         self._store = store
@@ -100,7 +99,7 @@ class GenerationConfiguration:
     @property
     def results(self) -> "trio.MemoryReceiveChannel[UpdateResult]":
         """Every result since this was first asked for, in order, for observers."""
-        return self._results.receiver
+        return self._results.events
 
     @property
     def applied(self) -> bool:
@@ -426,7 +425,7 @@ async def open_generations(
         async with source.watch() as watch:
             with (
                 NewestChannel[ConfigurationEvent]() as events,
-                ResultChannel[UpdateResult]() as results,
+                ObserverChannel[UpdateResult]() as results,
             ):
                 handler = GenerationConfiguration(source, store, options, events, results)
                 events.send(state_of(watch))
