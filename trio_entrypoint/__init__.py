@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_entrypoint._files.errors import SourceError
-    from trio_entrypoint._files.generations import InUseError
+    from trio_entrypoint._files.lock import InUseError
     from trio_entrypoint._linux.early import block_signals
     from trio_entrypoint._remote.etcd import EtcdAuth
     from trio_entrypoint._remote.http import Tls
@@ -246,7 +246,7 @@ _HOME = {
     "Hooks": "policies",
     "HttpProbe": "probes",
     "Ignore": "policies",
-    "InUseError": "_files.generations",
+    "InUseError": "_files.lock",
     "LeaseActivation": "activation._leased",
     "Limit": "policies",
     "LogFile": "output",

@@ -31,15 +31,14 @@ At the next start what is on trial is rolled back, and refused. What was adjourn
 only: its source is as good as new. Adjourning renames one mark to the other.
 """
 
-import fcntl
 import os
-import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import NamedTuple, TypeAlias, final
+from typing import TypeAlias, final
 
 import attrs
 
+from trio_entrypoint._files.lock import lock_store
 from trio_entrypoint._files.manifest import Manifest
 from trio_entrypoint._files.pointers import TREE, FilePointer, Pointer
 from trio_entrypoint._files.records import (
@@ -48,16 +47,10 @@ from trio_entrypoint._files.records import (
     REFUSED,
     TRIAL,
     Records,
-    remove_tree,
 )
+from trio_entrypoint._files.retention import Retention, Unwanted
 from trio_entrypoint._files.tree import Limits, Previous, TreeWriter
 from trio_entrypoint._linux.syscalls import sync_file_system
-
-LINGER = 1.0
-"""Seconds for which a generation is complete after it was replaced, however many follow.
-
-Who opened it before has that long to read it; a process that was started with it has for ever.
-"""
 
 NOT_CONFIRMED = "the entrypoint ended before the configuration was confirmed"
 
@@ -76,20 +69,8 @@ class Sealed:
     """The path of its own target."""
 
 
-class Unwanted(NamedTuple):
-    """A generation to remove."""
-
-    number: int
-    whole: bool
-    """Or all but the record that it was refused."""
-
-
 class NoGenerationError(Exception):
     """There is no earlier trusted generation to go back to."""
-
-
-class InUseError(Exception):
-    """Another handler, of this entrypoint or of another one, manages the same target."""
 
 
 @final
@@ -107,12 +88,10 @@ class Store:
 
     def __init__(self, pointer: Pointer, *, keep: int, share: bool) -> None:
         self._pointer = pointer
-        self._keep = keep
         self._share = share
-        self._lock = _lock(pointer)
+        self._lock = lock_store(pointer.store, pointer.target)
         self.records: Records = Records(pointer.store)
-        self._replaced: dict[int, float] = {}
-        self._being_removed: frozenset[int] = frozenset()
+        self.retention: Retention = Retention(self.records, keep)
         self.current: Sealed | None = None
         self.on_trial: bool = False
         self.adjourned: bool = False
@@ -264,7 +243,7 @@ class Store:
             self.tidy()
             raise
         if self.current is not None:
-            self._replaced[self.current.number] = time.monotonic()
+            self.retention.note_replaced(self.current.number)
         self.current = to
 
     def tidy(self) -> None:
@@ -296,7 +275,7 @@ class Store:
         """
         if self.current is not None:
             for number in sorted(self.records.numbers(), reverse=True):
-                if number in self._being_removed:
+                if number in self.retention.being_removed:
                     continue
                 if NOTHING < number < self.current.number and self.records.trusted(number):
                     found = self._load(number)
@@ -375,60 +354,14 @@ class Store:
 
     # --- collection -----------------------------------------------------------------------
 
-    def unwanted(self, held: Collection[int]) -> "list[Unwanted]":
-        """What is neither in place, nor kept, nor held, nor was so a moment ago.
-
-        From now on nothing goes back to one of these: it may be half removed at any moment.
+    def unwanted(self, held: Collection[int]) -> list[Unwanted]:
+        """What `retention.remove` is to remove. From now on nothing goes back to one of these.
 
         Args:
             held: Numbers of generations that processes were started with, or that are staged.
         """
-        shown = self._pointer.read()
-        oldest = time.monotonic() - LINGER
-        self._replaced = {
-            number: since for number, since in self._replaced.items() if since > oldest
-        }
-        trusted = 0
-        unwanted: list[Unwanted] = []
-        for number in sorted(self.records.numbers(), reverse=True):
-            if number in held or number in self._replaced or number == shown:
-                continue
-            newer = self.current is None or number > self.current.number
-            complete = self.records.digest(number) is not None
-            if complete and self.records.mark(number, REFUSED) is not None:
-                # The record of a refusal, until another source has proved itself.
-                if newer or self.on_trial:
-                    unwanted.append(Unwanted(number, whole=False))
-                    continue
-            elif complete and not newer and trusted < self._keep and self.records.trusted(number):
-                trusted += 1
-                continue
-            unwanted.append(Unwanted(number, whole=True))
-        self._being_removed = frozenset(number for number, _ in unwanted)
-        return unwanted
-
-    @property
-    def lingering(self) -> bool:
-        """Whether something will be unwanted that is not yet, for the sake of its readers."""
-        return bool(self._replaced)
-
-    def remove_unwanted(self, unwanted: Iterable[Unwanted]) -> None:
-        """Remove what `unwanted` said. This may take its time, the rest goes on meanwhile."""
-        for number, whole in unwanted:
-            if whole:
-                self.records.remove(number)
-            else:
-                remove_tree(self.records.path(number, TREE))
-
-
-def _lock(pointer: Pointer) -> int:
-    descriptor = os.open(pointer.store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise InUseError(
-            f"{pointer.target}: another configuration handler manages this target; "
-            "one target has one handler"
-        ) from None
-    return descriptor
+        return self.retention.unwanted(
+            {*held, self._pointer.read()},
+            present=None if self.current is None else self.current.number,
+            on_trial=self.on_trial,
+        )

@@ -9,6 +9,7 @@
 | `etcd.open_etcd_configuration` | keys in etcd | a directory |
 | `custom.open_custom_configuration` | a file | whatever a function makes of it |
 
-`engine` is what all but the last are made with; `source` is the seam for another kind. The
-names are imported from `trio_entrypoint` itself, which loads only those that are used.
+`engine` is what all but the last are made with: it stages (`preparing`), switches, goes back, and
+cleans up (`collecting`). `source` is the seam for another kind. The names are imported from
+`trio_entrypoint` itself, which loads only those that are used.
 """

@@ -16,12 +16,8 @@ from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.scan import copy_tree, scan_tree
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.tree import open_tree_watch
-from trio_entrypoint.configuration.engine import (
-    Durability,
-    GenerationConfiguration,
-    Options,
-    open_generations,
-)
+from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
+from trio_entrypoint.configuration.options import Durability, Options
 from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 

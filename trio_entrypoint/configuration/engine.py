@@ -1,37 +1,30 @@
 """The handler behind every configuration that is kept in generations.
 
-`events` come from a task that watches the source; `stage`, `commit`, `rollback` and
-`confirm` run in the caller's task. Reading and writing happens in a worker thread, which
-asks often whether the caller was cancelled; putting a generation in place is a few system
-calls right here, so that a cancellation cannot fall into the middle of it.
+A source is prepared next to the target (`preparing`), put in place here, and what nobody needs
+any more is removed by a task (`collecting`); another one watches the source (`watching`). All
+but these two tasks runs in the caller's. What takes long does so in a worker thread; putting a
+generation in place is a few system calls right here, so that a cancellation cannot fall into
+the middle of it.
 """
 
-import logging
-import math
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from typing import final
 
-import attrs
 import trio
 
 from trio_entrypoint._channels import NewestChannel, ObserverChannel
-from trio_entrypoint._files.errors import SourceChangedError, SourceError
-from trio_entrypoint._files.generations import LINGER, NoGenerationError, Sealed, Store
+from trio_entrypoint._files.generations import NoGenerationError, Sealed, Store
 from trio_entrypoint._files.overlap import AnyPath
-from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.change import Change
+from trio_entrypoint.configuration.collecting import Collector
+from trio_entrypoint.configuration.options import Options
+from trio_entrypoint.configuration.preparing import Preparation, refused_before
 from trio_entrypoint.configuration.source import Source
-from trio_entrypoint.configuration.validation import (
-    ConfigurationRefusedError,
-    Validator,
-    as_validator,
-)
 from trio_entrypoint.configuration.watching import state_of, tell_changes
 from trio_entrypoint.handlers import (
     GENERATION_VARIABLE,
@@ -41,31 +34,8 @@ from trio_entrypoint.handlers import (
     UpdateResult,
 )
 
-_logger = logging.getLogger(__name__)
-
-Durability: TypeAlias = Literal["process", "disk"]
-
-# How often a source that changes while it is read is read again, before that is an error.
-_ATTEMPTS = 5
-
+# How many names at the top of a generation are handled before a thread could begin.
 _FEW = 100
-
-
-@final
-@attrs.frozen(kw_only=True)
-class Options:
-    """What all configurations in generations can be told."""
-
-    validate: Validator | None = attrs.field(default=None, converter=as_validator)
-    durability: Durability = "process"
-    settle: float = 0.0
-    limits: Limits = attrs.field(factory=Limits)
-
-    def __attrs_post_init__(self) -> None:
-        if self.durability not in ("process", "disk"):
-            raise ValueError(f"durability is {self.durability!r}, expected 'process' or 'disk'")
-        if not 0 <= self.settle < math.inf:
-            raise ValueError(f"settle is {self.settle!r}, expected seconds, at least 0")
 
 
 @final
@@ -77,19 +47,18 @@ class GenerationConfiguration:
         source: Source,
         store: Store,
         options: Options,
+        collector: Collector,
         events: "NewestChannel[ConfigurationEvent]",
         results: ObserverChannel[UpdateResult],
     ) -> None:
-        self._source = source
         self._store = store
-        self._options = options
+        self._preparation = Preparation(source, store, options)
+        self._durability = options.durability
+        self._collector = collector
         self._events = events
         self._results = results
         self._staging = trio.Lock()
         self._switching = trio.Lock()
-        self._held: Counter[int] = Counter()
-        self._collectable = trio.Event()
-        self._collectable.set()
 
     @property
     def events(self) -> "trio.MemoryReceiveChannel[ConfigurationEvent]":
@@ -130,9 +99,9 @@ class GenerationConfiguration:
         async with self._staging:
             staged = StagedGeneration(self, time.monotonic())
             number = self._store.records.next_number()
-            with self._holding(number):
+            with self._collector.holding(number):
                 try:
-                    staged.change, staged.error = await self._prepare(number)
+                    staged.change, staged.error = await self._preparation.prepare(number)
                     yield staged
                 finally:
                     if staged.sealed is not None and not staged.in_place:
@@ -158,16 +127,16 @@ class GenerationConfiguration:
         if generation is None:
             yield {}
             return
-        with self._holding(generation.number):
+        with self._collector.holding(generation.number):
             yield {GENERATION_VARIABLE: str(generation.path)}
 
     async def confirm(self) -> None:
         """Trust the generation in place; what it replaced may be collected."""
         async with self._switching:
             self._store.confirm()
-            if self._options.durability == "disk":
+            if self._durability == "disk":
                 await trio.to_thread.run_sync(self._store.sync_contents)
-            self._collectable.set()
+            self._collector.look()
 
     async def adjourn(self) -> None:
         """End without a verdict on the generation that is on trial, if one is.
@@ -209,21 +178,6 @@ class GenerationConfiguration:
                     unknown = await self._sync_pointer()
             return self._publish(started, changed, error=error, durability_error=unknown)
 
-    async def collect(self) -> None:
-        """Remove what is not needed any more, whenever there may be something, for ever."""
-        while True:
-            with trio.move_on_after(LINGER if self._store.lingering else math.inf):
-                await self._collectable.wait()
-            self._collectable = trio.Event()
-            try:
-                # Decided here, so that what is staged or put in place meanwhile is safe.
-                unwanted = self._store.unwanted(self._held)
-                if unwanted:
-                    await trio.to_thread.run_sync(self._store.remove_unwanted, unwanted)
-                    self._store.read_refused()
-            except OSError as error:
-                _logger.warning("old generations cannot be removed: %s", error)
-
     async def commit(self, staged: "StagedGeneration", trial: bool) -> UpdateResult:
         """Put a staged generation in place; see `StagedGeneration.commit`."""
         async with self._switching:
@@ -231,7 +185,7 @@ class GenerationConfiguration:
             if staged.error is None and sealed is not None:
                 reason = self._store.refused.get(sealed.manifest.digest)
                 if reason is not None:
-                    staged.error = _refused(reason)
+                    staged.error = refused_before(reason)
             if staged.error is not None:
                 return self._publish(staged.started, error=staged.error)
             if sealed is None or staged.in_place:
@@ -240,7 +194,7 @@ class GenerationConfiguration:
             try:
                 if trial:
                     self._store.begin_trial(sealed)
-                if self._options.durability == "disk":
+                if self._durability == "disk":
                     await trio.to_thread.run_sync(self._store.sync_contents)
                 await self._step(sealed, partial(self._store.prepare, sealed))
                 self._store.publish(sealed, trial=trial)
@@ -261,59 +215,9 @@ class GenerationConfiguration:
             change = staged.change = Change.between(self._store.current, change.new)
         return change.paths
 
-    async def _prepare(self, number: int) -> tuple[Change | None, Exception | None]:
-        """Make a generation of the newest source, if that is another one, and validate it."""
-        error: Exception | None = None
-        for _ in range(_ATTEMPTS):
-            try:
-                change = await trio.to_thread.run_sync(self._stage, number)
-                break
-            except SourceChangedError as changed:
-                error = changed
-            except (OSError, SourceError, ConfigurationRefusedError) as failed:
-                return None, failed
-        else:
-            return None, error
-        if change is None or self._options.validate is None:
-            return change, None
-        try:
-            if await self._options.validate(Path(change.new.path)) is False:
-                return change, ConfigurationRefusedError("the validator returned False")
-        except Exception as refusal:  # noqa: BLE001 - a validator refuses by raising anything
-            return change, refusal
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._store.records.remove, number)
-            raise
-        return change, None
-
-    def _stage(self, number: int) -> Change | None:
-        """Read the source into a new generation; None when it is the one in place. In a thread."""
-        check = trio.from_thread.check_cancelled
-        with self._source.snapshot(check) as snapshot:
-            current = self._store.current
-            source = snapshot.digest, snapshot.variant
-            if (
-                self._store.applied
-                and current is not None
-                and (current.manifest.digest, current.manifest.variant) == source
-            ):
-                return None
-            reason = self._store.refused.get(snapshot.digest)
-            if reason is not None:
-                raise _refused(reason)
-            sealed = self._store.stage(
-                number,
-                source,
-                lambda tree: snapshot.write(tree, check),
-                self._options.limits,
-                check,
-            )
-            return Change.between(current, sealed)
-
     def _prepare_rollback(self, reason: str) -> Change:
         """Prepare to go back, and tell what that changes. In a thread."""
-        back = self._store.refuse(reason, sync=self._options.durability == "disk")
+        back = self._store.refuse(reason, sync=self._durability == "disk")
         return Change.between(self._store.current, back)
 
     async def _step(self, to: Sealed, step: Callable[[], None]) -> None:
@@ -328,7 +232,7 @@ class GenerationConfiguration:
 
     async def _sync_pointer(self) -> OSError | None:
         """Bring a switch to the disk, if asked to; return why that is unknown."""
-        if self._options.durability != "disk":
+        if self._durability != "disk":
             return None
         with trio.CancelScope(shield=True):
             try:
@@ -345,7 +249,7 @@ class GenerationConfiguration:
         error: Exception | None = None,
         durability_error: Exception | None = None,
     ) -> UpdateResult:
-        self._collectable.set()
+        self._collector.look()
         current = self._store.current
         result = UpdateResult(
             error=error,
@@ -357,18 +261,6 @@ class GenerationConfiguration:
         )
         self._results.send(result)
         return result
-
-    @contextmanager
-    def _holding(self, number: int) -> Generator[None]:
-        """Keep a generation from being collected."""
-        self._held[number] += 1
-        try:
-            yield
-        finally:
-            self._held[number] -= 1
-            if not self._held[number]:
-                del self._held[number]
-            self._collectable.set()
 
 
 @final
@@ -427,14 +319,13 @@ async def open_generations(
                 NewestChannel[ConfigurationEvent]() as events,
                 ObserverChannel[UpdateResult]() as results,
             ):
-                handler = GenerationConfiguration(source, store, options, events, results)
+                collector = Collector(store)
+                handler = GenerationConfiguration(
+                    source, store, options, collector, events, results
+                )
                 events.send(state_of(watch))
                 tell = partial(tell_changes, watch, events, options.settle)
-                async with open_background(tell, handler.collect):
+                async with open_background(tell, collector.run):
                     yield handler
     finally:
         store.close()
-
-
-def _refused(reason: str) -> ConfigurationRefusedError:
-    return ConfigurationRefusedError(f"this source was rolled back before: {reason}")

@@ -18,13 +18,9 @@ from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, open_etcd
 from trio_entrypoint._remote.etcd_messages import EtcdError, KeyValue, prefix_end
 from trio_entrypoint._remote.http import MAX_ANSWER, Tls, UnreachableError
 from trio_entrypoint._remote.pauses import Pauses
-from trio_entrypoint.configuration.engine import (
-    Durability,
-    GenerationConfiguration,
-    Options,
-    open_generations,
-)
+from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
 from trio_entrypoint.configuration.memory import MemorySnapshot
+from trio_entrypoint.configuration.options import Durability, Options
 from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 

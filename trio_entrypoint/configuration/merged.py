@@ -13,12 +13,8 @@ import trio
 from trio_entrypoint._files.opening import Layout, Share, open_directory
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
-from trio_entrypoint.configuration.engine import (
-    Durability,
-    GenerationConfiguration,
-    Options,
-    open_generations,
-)
+from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
+from trio_entrypoint.configuration.options import Durability, Options
 from trio_entrypoint.configuration.source import Check, Snapshot, Source, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 

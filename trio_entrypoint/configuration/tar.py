@@ -16,12 +16,8 @@ from trio_entrypoint._files.opening import Layout, Share, open_directory
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
-from trio_entrypoint.configuration.engine import (
-    Durability,
-    GenerationConfiguration,
-    Options,
-    open_generations,
-)
+from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
+from trio_entrypoint.configuration.options import Durability, Options
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
 from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
