@@ -67,7 +67,9 @@ def main() -> None:
         pythons = dict.fromkeys(("supervisor", "circus", "honcho"), peers)
         results = Results(
             machine=describe_machine(stage.directory),
-            versions=versions(stage.contenders, {**pythons, OURS: sys.executable}),
+            versions=versions(
+                stage.contenders, {**pythons, OURS: sys.executable, "trio": sys.executable}
+            ),
             missing=[contender.name for contender in field if not contender.available],
             quick=arguments.quick,
             figures=figures,

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.contenders import Contender
 
 # How a program tells its version; the others are asked of the package manager.
-_PYTHON = ("supervisor", "circus", "honcho", "trio-entrypoint")
+_PYTHON = ("supervisor", "circus", "honcho", "trio", "trio-entrypoint")
 
 
 def describe_machine(scratch: Path) -> dict[str, str]:

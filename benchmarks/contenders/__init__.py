@@ -60,7 +60,10 @@ class Contender:
     """...and stops it: the nearest thing to activation that peers have."""
 
     activates: bool = False
-    """Whether it follows an activation file and a configuration by itself."""
+    """Whether it follows an activation file by itself."""
+
+    configures: bool = False
+    """Whether it follows a configuration, too."""
 
     @property
     def available(self) -> bool:

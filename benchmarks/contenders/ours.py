@@ -50,6 +50,8 @@ def _library(job: Job) -> Sequence[str]:
 
 
 CONTENDERS = (
-    Contender(name=NAME, package=NAME, program=NAME, prepare=_command, activates=True),
+    Contender(
+        name=NAME, package=NAME, program=NAME, prepare=_command, activates=True, configures=True
+    ),
     Contender(name=LIBRARY, package=NAME, program=NAME, prepare=_library),
 )

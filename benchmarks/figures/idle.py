@@ -41,7 +41,7 @@ def _performances(stage: Stage, contenders: list[Contender]) -> Iterator[dict[st
         found = {}
         for contender in contenders:
             job, reports = stack.enter_context(
-                stage.job(activation=contender.activates, configured=contender.activates)
+                stage.job(activation=contender.configures, configured=contender.configures)
             )
             if job.activation is not None and job.source is not None:
                 job.activation.touch()
@@ -63,7 +63,7 @@ def measure(stage: Stage) -> Figure:
             for name, found in _count(own, _nothing, Path()).items():
                 idle.setdefault(name, []).append(found)
         for name, performance in performances.items():
-            if performance.contender.activates:
+            if performance.contender.configures:
                 directory = performance.job.directory
                 for number in range(EVENTS):  # creating one would be an event more than writing
                     (directory / f"unrelated-{number}").touch()
@@ -78,7 +78,7 @@ def measure(stage: Stage) -> Figure:
         if performances[name].contender.package != "-":
             series.append(Series(f"idle, {WAKEUPS}", name, [found.wakeups for found in samples]))
             series.append(Series(f"idle, {CPU}", name, [found.cpu / 1e6 for found in samples]))
-    ours = next((name for name, one in performances.items() if one.contender.activates), "")
+    ours = next((name for name, one in performances.items() if one.contender.configures), "")
     for case, samples in beside.items():
         series.append(Series(f"{case}, {WAKEUPS}", ours, [found.wakeups for found in samples]))
         series.append(Series(f"{case}, {CPU}", ours, [found.cpu / 1e6 for found in samples]))

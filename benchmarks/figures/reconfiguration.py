@@ -89,7 +89,7 @@ def _case(
 
 def measure(stage: Stage) -> Figure:
     """Apply archives of growing size, all files changed and one in a hundred."""
-    contenders = [contender for contender in stage.contenders if contender.activates]
+    contenders = [contender for contender in stage.contenders if contender.configures]
     series: list[Series] = []
     goals: list[Goal] = []
     sizes = [1, 10, 100] if stage.quick else list(ROUNDS)
