@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Generator
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import pytest
+from configurations import archive, move_into_place
 
 COMMAND = [sys.executable, "-m", "trio_entrypoint.cli"]
 ENTRYPOINT = [*COMMAND, "run"]
@@ -59,12 +58,7 @@ def start() -> Generator[Callable[..., subprocess.Popen[str]], None, None]:
 
 
 def put_tar(path: Path, **files: str) -> None:
-    with tarfile.open(path.with_suffix(".part"), "w") as archive:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text)
-            archive.addfile(member, BytesIO(text.encode()))
-    path.with_suffix(".part").rename(path)
+    move_into_place(path, archive(files))
 
 
 # --- statuses -----------------------------------------------------------------------------

@@ -4,14 +4,12 @@ entrypoint, and hundreds of activations and swaps lose nothing.
 The examples and the ready-made command keep it alike.
 """
 
-import io
 import os
 import re
 import signal
 import subprocess
 import sys
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from configurations import archive, move_into_place
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 60
@@ -60,18 +59,11 @@ class Pod:
         return [str(program), "run", *map(str, options), "--"]
 
     def configure(self, name: str) -> None:
-        staged = self.top / "staged.tar"
-        with tarfile.open(staged, "w") as tar:
-            for number in range(10):
-                member = tarfile.TarInfo(f"{number}")
-                member.size = len(name) + 1
-                tar.addfile(member, io.BytesIO(f"{name}\n".encode()))
-        staged.rename(self.tar)
+        files = {f"{number}": f"{name}\n" for number in range(10)}
+        move_into_place(self.tar, archive(files))
 
     def break_configuration(self) -> None:
-        staged = self.top / "staged.tar"
-        staged.write_bytes(b"this is no archive" * 100)
-        staged.rename(self.tar)
+        move_into_place(self.tar, b"this is no archive" * 100)
 
     @property
     def runs(self) -> list[str]:
@@ -98,7 +90,7 @@ async def until(reached: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(command: list[str]) -> Generator[subprocess.Popen[str]]:
     with subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, env=environment()
     ) as process:

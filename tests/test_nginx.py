@@ -1,9 +1,7 @@
 """nginx managed for real: its whole configuration directory comes as a tar."""
 
-import io
 import shutil
 import socket
-import tarfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +11,7 @@ from signal import SIGQUIT
 import attrs
 import pytest
 import trio
+from configurations import archive, move_into_place
 
 from trio_entrypoint import (
     Readiness,
@@ -68,13 +67,7 @@ class Pod:
 
     def configure(self, page: str, extra: str = "") -> None:
         conf = NGINX_CONF.format(top=self.top, port=self.port, extra=extra)
-        staged = self.tar.with_name("staged.tar")
-        with tarfile.open(staged, "w") as tar:
-            for name, contents in (("nginx.conf", conf), ("html/index.html", page)):
-                member = tarfile.TarInfo(name)
-                member.size = len(contents.encode())
-                tar.addfile(member, io.BytesIO(contents.encode()))
-        staged.rename(self.tar)
+        move_into_place(self.tar, archive({"nginx.conf": conf, "html/index.html": page}))
 
     async def page(self) -> str:
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
@@ -184,10 +177,7 @@ async def test_a_broken_tar_leaves_nginx_serving(nginx: str, pod: Pod) -> None:
         await world.result()
         pid = world.supervisor.state.pid
 
-        whole = pod.tar.read_bytes()
-        staged = pod.tar.with_name("staged.tar")
-        staged.write_bytes(whole[:1000])
-        staged.rename(pod.tar)
+        move_into_place(pod.tar, pod.tar.read_bytes()[:1000])
         assert (await world.result()).error is not None
 
         pod.configure("never seen", extra="no_such_directive on;")

@@ -2,7 +2,7 @@
 
 A source is prepared next to the target (`preparing`), put in place here, and what nobody needs
 any more is removed by a task (`collecting`); another one watches the source (`watching`). All
-but these two tasks runs in the caller's. What takes long does so in a worker thread; putting a
+else happens in the caller's task. What takes long does so in a worker thread; putting a
 generation in place is a few system calls right here, so that a cancellation cannot fall into
 the middle of it.
 """
