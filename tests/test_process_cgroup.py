@@ -14,6 +14,7 @@ from trio_entrypoint import open_process
 from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.procfs import children
 
+BELOW = "d=$1$(sed -n 's/^0:://p' /proc/self/cgroup)/below; mkdir $d; echo 0 >$d/cgroup.procs;"
 POLITE = 'trap "echo asked; exit" TERM; echo ready; while :; do sleep 0.01; done'
 
 
@@ -63,8 +64,17 @@ async def test_a_failed_start_leaves_no_cgroup(hierarchy: Path) -> None:
     assert children(os.getpid()) == before
 
 
-async def test_even_an_anonymous_daemon_is_asked_before_it_is_killed(hierarchy: Path) -> None:
-    command = ["sh", "-c", f"setsid env -i sh -c '{POLITE}' & exit 0"]
+@pytest.mark.parametrize("place", ["", BELOW], ids=["in its cgroup", "in a cgroup below"])
+async def test_even_an_anonymous_daemon_is_asked_before_it_is_killed(
+    hierarchy: Path, place: str
+) -> None:
+    command = [
+        "sh",
+        "-c",
+        f"{place} setsid env -i sh -c '{POLITE}' & exit 0",
+        "sh",
+        str(hierarchy),
+    ]
     async with programs.started(programs.SLEEPER):  # it could be this one's
         async with programs.started(command, cgroup=True, grace_period=1000) as watched:
             await watched.process.wait()

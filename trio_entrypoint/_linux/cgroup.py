@@ -13,7 +13,8 @@ namespace of its own. Elsewhere the hierarchy has a manager, who does not expect
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import final
 
 PREFIX = "trio-entrypoint-"
@@ -67,12 +68,12 @@ class Cgroup:
         return os.fsencode(f"{self._path}/cgroup.procs")
 
     def pids(self) -> list[int]:
-        """The processes that are here."""
-        try:
-            with open(f"{self._path}/cgroup.procs", "rb") as file:
-                return list(map(int, file.read().split()))
-        except OSError:
-            return []
+        """The processes that are here, or in a cgroup below."""
+        found: list[int] = []
+        for directory, _, _ in os.walk(self._path):
+            with suppress(OSError), open(f"{directory}/cgroup.procs", "rb") as file:
+                found.extend(map(int, file.read().split()))
+        return found
 
     @property
     def populated(self) -> bool:
@@ -80,11 +81,14 @@ class Cgroup:
 
         Unlike `pids` this misses none, however fast they fork (cgroups(7), `cgroup.events`).
         """
-        try:
-            with open(f"{self._path}/cgroup.events") as file:
-                return "populated 1\n" in file
-        except OSError:
-            return False
+        with self.open_events() as (_, populated):
+            return populated
+
+    @contextmanager
+    def open_events(self) -> Generator[tuple[int, bool]]:
+        """What to wait for with `EPOLLPRI` until this changes, and whether it is populated."""
+        with open(f"{self._path}/cgroup.events", "rb", buffering=0) as file:
+            yield file.fileno(), b"populated 1\n" in file.readall()
 
     def kill(self) -> None:
         """Send SIGKILL to all that are here, or in a cgroup below, in one step."""

@@ -105,19 +105,16 @@ class Tree:
 
     def exists(self) -> bool:
         """Whether any process is left."""
-        return self._populated() or bool(self.members())
+        return (self._cgroup is not None and self._cgroup.populated) or bool(self.members())
 
     async def asked(self, number: int) -> None:
         """Send each process that got none yet a signal, until no process is left."""
-        await _gone(partial(_ask, self.members, self._told, number), self._populated)
+        await _gone(partial(_ask, self.members, self._told, number), self._cgroup)
 
     async def killed(self) -> None:
         """Send SIGKILL until no process is left, however fast they fork."""
-        await _gone(self.kill, self._populated)
+        await _gone(self.kill, self._cgroup)
         self._reaper.finish(self._run)
-
-    def _populated(self) -> bool:
-        return self._cgroup is not None and self._cgroup.populated
 
 
 async def end_orphans(reaper: Reaper, grace_period: float) -> None:
@@ -146,21 +143,20 @@ def _ask(look: Callable[[], list[Stat]], told: set[Image], number: int) -> list[
     return members
 
 
-async def _gone(
-    look: Callable[[], list[Stat]], populated: Callable[[], bool] = lambda: False
-) -> None:
+async def _gone(look: Callable[[], list[Stat]], cgroup: Cgroup | None = None) -> None:
     looks = 0
     pauses = _pauses()
     # Asked second: whoever forks between the two is still seen.
-    while (members := look()) or populated():
+    while (members := look()) or (cgroup is not None and cgroup.populated):
         looks += 1
         if looks % _LOOKS == 0:
             await trio.lowlevel.checkpoint()
         # A child that was just forked may get a signal while it has its parent's handler,
-        # and forgets it with the program that it executes: no event tells of that.
-        pause = next(pauses) if any(member.forked for member in members) else math.inf
-        with trio.move_on_after(pause):
-            await _one_ended(members[-_WATCHED:])
+        # and forgets it with the program that it executes: no event tells of that. Nor does one
+        # tell of those in a cgroup that fork faster than they can be listed.
+        again = not members or any(member.forked for member in members)
+        with trio.move_on_after(next(pauses) if again else math.inf):
+            await _one_ended(members[-_WATCHED:], cgroup)
 
 
 def _pauses() -> Iterator[float]:
@@ -171,8 +167,8 @@ def _pauses() -> Iterator[float]:
         seconds = min(2 * seconds, 1.0)
 
 
-async def _one_ended(processes: Sequence[Stat]) -> None:
-    """Wait until one of some processes has ended."""
+async def _one_ended(processes: Sequence[Stat], cgroup: Cgroup | None) -> None:
+    """Wait until one of some processes has ended, or all in a cgroup."""
     with ExitStack() as stack:
         ends = stack.enter_context(select.epoll())
         for process in processes:
@@ -180,5 +176,9 @@ async def _one_ended(processes: Sequence[Stat]) -> None:
             if pidfd is None:
                 return
             ends.register(pidfd, select.EPOLLIN)
-        if processes:
-            await trio.lowlevel.wait_readable(ends.fileno())
+        if cgroup is not None:
+            events, populated = stack.enter_context(cgroup.open_events())
+            if not populated:
+                return
+            ends.register(events, select.EPOLLPRI)
+        await trio.lowlevel.wait_readable(ends.fileno())
