@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -479,11 +480,30 @@ async def test_events_that_concern_nobody_wake_once_for_those_that_come_together
             trio.lowlevel.remove_instrument(waking)
             seconds = float(writer.stdout.read())
         # Two for each pause: its end, and the first event after it. The rest are the first ones.
-        assert waking.count <= 8 + 2 * seconds / dispatch._HOLD_OFF
+        assert waking.count <= dispatch._PATIENCE + 8 + 2 * seconds / dispatch._HOLD_OFF
         assert not changed.is_set()
         move_into_place(source, "news")
         with trio.fail_after(SOON):
             await changed.wait()
+
+
+async def test_a_file_that_is_made_beside_its_place_is_heard_at_once(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_HOLD_OFF", 3600)
+    beside = source.with_name("beside")
+    async with open_path_watch(source) as watch:
+        with trio.fail_after(SOON):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch.changed)
+                for step in (
+                    beside.touch,
+                    partial(beside.write_text, "news"),
+                    partial(beside.chmod, 0o600),
+                    partial(beside.rename, source),
+                ):
+                    await trio.testing.wait_all_tasks_blocked()
+                    step()
 
 
 def test_a_file_that_another_process_writes_is_known_as_such(source: Path) -> None:

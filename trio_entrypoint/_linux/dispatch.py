@@ -25,9 +25,11 @@ _logger = logging.getLogger(__name__)
 POLL_INTERVAL = 1.0
 """Seconds between two looks where inotify cannot be used."""
 
-# Seconds for which events are left to gather, when one that concerned nobody came so soon after
-# another: a burst of files beside ours wakes us a few times, not for each of them.
+# Seconds for which events are left to gather, after so many that concerned nobody came each so
+# soon after another: a burst of files beside ours wakes us a few times, not for each of them. A
+# writer who makes a file beside ours, and moves it into place, is heard before that.
 _HOLD_OFF = 0.005
+_PATIENCE = 10
 
 # How many events at a time make others wait for too long, were there more of them.
 _BURST = 50
@@ -56,7 +58,8 @@ class Dispatcher:
         self._interested: dict[int, set[Interest]] = {}
         self._waiting: dict[Interest, trio.Event] = {}
         self._reading = False
-        self._unconcerned_until = -math.inf
+        self._noises = 0
+        self._last_noise = -math.inf
         self._warned = False
         self._inotify: Inotify | None = None
         try:
@@ -156,11 +159,12 @@ class Dispatcher:
 
     async def _hold_off(self) -> None:
         """Let events that concern nobody gather, if they come one right after another."""
-        now = trio.current_time()
-        if now < self._unconcerned_until:
+        if trio.current_time() > self._last_noise + _HOLD_OFF:
+            self._noises = 0
+        self._noises += 1
+        if self._noises > _PATIENCE:
             await trio.sleep(_HOLD_OFF)
-            now = trio.current_time()
-        self._unconcerned_until = now + _HOLD_OFF
+        self._last_noise = trio.current_time()
 
     def _take(self, event: Event) -> bool:
         """Tell those whom an event concerns; return whether there are any."""
