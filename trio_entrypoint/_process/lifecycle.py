@@ -86,9 +86,11 @@ class Lifecycle:
         with trio.CancelScope(shield=True):
             await self.stop_asked.wait()
             if not (self._is_over() or await self._stop_politely()):
-                with trio.move_on_after(KILL_TIMEOUT):
+                with trio.move_on_after(KILL_TIMEOUT) as scope:
                     await self._tree.killed()
-                self.survivors = [member.pid for member in self._tree.members()]
+                # Not looked for when all are gone: who just ends then could be another's.
+                if scope.cancelled_caught:
+                    self.survivors = [member.pid for member in self._tree.members()]
                 if self.survivors:
                     self._watching.cancel()
                 else:
