@@ -118,7 +118,8 @@ class Reaper:
     def members(self, run: Run) -> list[Stat]:
         """The living processes of a run, as they are now.
 
-        If there are none, adopted orphans that have ended are reaped by the way.
+        Orphans that are just ending, and whose marker is gone already, are among them: they
+        could be another run's. If there is nobody, those that have ended are reaped by the way.
         """
         dead: set[int] = set()
         for _ in range(_LOOKS_FOR_NOTHING):
