@@ -26,6 +26,7 @@ from trio_entrypoint import (
     open_merged_configuration,
     open_tar_configuration,
 )
+from trio_entrypoint._files.errors import SourceChangedError
 
 SOON = 20.0
 """Seconds; an event that does not come within them was missed."""
@@ -64,6 +65,35 @@ async def test_swaps_of_a_configmap_arrive_whole_and_the_last_one_wins(
                 seen.append(contents(target))
     assert all(found["a"] == found["b"] for found in seen)
     assert configuration.applied
+
+
+@pytest.mark.parametrize("published", ["..data", "."], ids=["a ConfigMap", "a checkout"])
+def test_what_is_left_of_a_replaced_directory_is_not_taken_for_a_configuration(
+    tmp_path: Path, published: str
+) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version / "conf.d").mkdir(parents=True)
+        (tmp_path / version / "conf.d" / "site").write_text(version)
+    source = tmp_path / "source"
+    if published == "..data":
+        source.mkdir()
+    link = source / published if published == "..data" else source
+    link.symlink_to(tmp_path / "1")
+
+    def replace() -> None:  # in the middle of the reading
+        if (tmp_path / "1" / "conf.d" / "site").exists():
+            new = link.with_name("new")
+            new.symlink_to(tmp_path / "2")
+            new.rename(link)
+            (tmp_path / "1" / "conf.d" / "site").unlink()
+
+    with pytest.raises(SourceChangedError), DirectorySource(source).snapshot(replace):
+        pass
+    with (
+        DirectorySource(source).snapshot(replace) as found,
+        DirectorySource(tmp_path / "2").snapshot(replace) as expected,
+    ):
+        assert found.digest == expected.digest
 
 
 async def test_a_file_in_a_configmap_is_followed(tmp_path: Path, configmap: ConfigMap) -> None:

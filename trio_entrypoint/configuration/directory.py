@@ -51,12 +51,22 @@ class DirectorySource:
     def snapshot(self, check: Check) -> Generator[Snapshot]:
         """Open the directory, and hash what is in it."""
         path = os.fspath(self.path)
-        data = os.path.join(path, _KUBERNETES_DATA)
-        with Directories(data if os.path.isdir(data) else path) as directories:
+        with Directories(_published(path)) as directories:
             try:
-                yield _DirectorySnapshot(directories, scan_tree(directories, check=check))
+                entries = scan_tree(directories, check=check)
+                # Who replaced it removes it next, file by file: what was found may be a rest.
+                now = os.stat(_published(path))
+                if not os.path.samestat(now, os.fstat(directories.descriptor(""))):
+                    raise SourceChangedError(f"{path}: replaced while it was read")
+                yield _DirectorySnapshot(directories, entries)
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise SourceChangedError(f"{path}: {error}") from error
+
+
+def _published(path: str) -> str:
+    """Where a directory's present state is."""
+    data = os.path.join(path, _KUBERNETES_DATA)
+    return data if os.path.isdir(data) else path
 
 
 @final
