@@ -34,6 +34,8 @@ from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess, FakeRun
 
 WITHIN = 20.0
+LEASE = 2.0
+"""Seconds, at most, in which the process of a lost lease has to be gone."""
 FOREVER = 1_000.0
 AT_ONCE = 5_000
 """Steps of tasks, more than anything here needs while no time passes."""
@@ -85,12 +87,9 @@ services = st.builds(
 )
 
 seconds = st.sampled_from([0.0, 0.0, 0.05, 1.0, 7.0, 15.0, 100.0])
-steps = st.one_of(
-    st.tuples(st.just("sleep"), st.sampled_from([0.01, 0.11, 1.0, 5.0, 19.9, 20.1, 70.0])),
-    st.tuples(st.just("sleep"), st.sampled_from([0.01, 0.11, 1.0, 5.0, 19.9, 20.1, 70.0])),
-    st.tuples(st.just("ticks"), st.integers(1, 12)),
+moves = st.one_of(
     st.tuples(st.just("activate"), st.sampled_from([None, "1", "2", "3"])),
-    st.tuples(st.just("deactivate"), st.sampled_from([None, 0.0, 2.0])),
+    st.tuples(st.just("deactivate"), st.sampled_from([None, 0.0, LEASE])),
     st.tuples(st.just("blink"), st.sampled_from([None, "4", "5"])),
     st.tuples(
         st.just("change"),
@@ -122,6 +121,17 @@ steps = st.one_of(
     st.tuples(st.just("rollback")),
     st.tuples(st.just("signal")),
 )
+waits = st.one_of(
+    st.tuples(st.just("sleep"), st.sampled_from([0.01, 0.11, 1.0, 5.0, 19.9, 20.1, 70.0])),
+    st.tuples(st.just("ticks"), st.integers(1, 12)),
+)
+steps = st.one_of(
+    waits,
+    moves,
+    moves,
+    moves,
+    st.tuples(st.just("at once"), st.lists(moves, min_size=2, max_size=5)),
+)
 
 
 # --- the world ----------------------------------------------------------------------------
@@ -147,6 +157,7 @@ class World(trio.abc.Instrument):
         self.healthy = True
         self.broken_hook = service.failing_hook
         self.hooks_take = 0.0
+        self.hooks_running = 0
         self.stopped = False
         self.outcome: object = None
         self.scope = trio.CancelScope()
@@ -204,13 +215,21 @@ class World(trio.abc.Instrument):
         await self.take_time()
 
     async def take_time(self) -> None:
-        await trio.sleep(self.hooks_take)
+        self.hooks_running += 1
+        try:
+            await trio.sleep(self.hooks_take)
+        finally:
+            self.hooks_running -= 1
 
     # --- what happens to it
 
     def activate(self, token: str | None) -> None:
         assert self.activation is not None
+        if trio.current_time() < self._deadlines.get(self._activations, 0.0):
+            return  # a lease is not given anew before
         self._activations += 1
+        if self._activations - 1 in self._deadlines:
+            token = f"{token}.{self._activations}"  # and never with a token that it gave before
         self.token = token
         self.activation.activate(token)
 
@@ -241,8 +260,11 @@ class World(trio.abc.Instrument):
                 run = await stack.enter_async_context(
                     fake(extra_env=extra_env, extra_fds=extra_fds)
                 )
-            finally:
-                fake.ready_after, fake.ends_after = ready_after, ends_after
+            finally:  # unless something else has happened to it meanwhile
+                if contents == "poison" and fake.ends_after == 0.5:
+                    fake.ends_after = ends_after
+                if contents == "slowpoke" and fake.ready_after == math.inf:
+                    fake.ready_after = ready_after
             yield run
 
     def contents_of(self, number: int) -> str:
@@ -314,7 +336,10 @@ class World(trio.abc.Instrument):
             self.switches = len(self.configuration.history)
             if self.process.alive and isinstance(self.service.on_change, Restart):
                 return "the configuration was switched under a process"
-        if self.configuration.adjourned and not self.ending:
+        restart = self.service.restart
+        always = isinstance(restart, Always)
+        endless = isinstance(restart, Always) and restart.limit is None
+        if self.configuration.adjourned and endless and not self.ending:
             return "a trial was adjourned although nothing ends"
         refused = self.configuration.refused
         for digest in refused.keys() - self._refused.keys():
@@ -322,7 +347,6 @@ class World(trio.abc.Instrument):
                 return "a trial failed for lack of time, and its process did not have that time"
         self._refused = dict(refused)
         # Under the other policies an end with success passes a trial, ready or not.
-        always = isinstance(self.service.restart, Always)
         if self.service.confirm and self.service.ready_probe and always:
             for generation in self.configuration.trusted:
                 if self.contents.get(generation.digest) == "slowpoke":
@@ -357,7 +381,7 @@ class World(trio.abc.Instrument):
         going_down = state.process in (ProcessState.STOPPING, ProcessState.STARTING)
         if alive and not wanted:
             assert going_down, state
-            assert self.hooks_take or {15, 9} & set(alive[0].signals)
+            assert self.hooks_running or {15, 9} & set(alive[0].signals)
         if not wanted:
             assert alive or going_down or state.process in DOWN, state
         if wanted:
@@ -432,6 +456,9 @@ async def act(world: World, step: tuple[object, ...]) -> None:
         case ("ticks", int(count)):
             for _ in range(count):
                 await trio.lowlevel.checkpoint()
+        case ("at once", list(together)):
+            for move in together:
+                await act(world, move)
         case ("activate", token) if world.activation is not None:
             world.activate(token if isinstance(token, str) else None)
         case ("deactivate", within) if world.activation is not None:
@@ -482,9 +509,12 @@ async def mend(world: World) -> None:
     world.healthy, world.broken_hook, world.stopped = True, False, False
     process.start_takes = process.stop_takes = process.ready_after = 0.0
     process.error, world.hooks_take = None, 0.0
+    await trio.sleep(LEASE)
+    world.supervisor.start()
     if world.activation is not None:
+        world.deactivate(None)
         world.activate("last")
     if world.configuration is not None:
+        world.configuration.delete()
         world.change("D", 0.0, "app")
-    world.supervisor.start()
     await trio.sleep(FOREVER)

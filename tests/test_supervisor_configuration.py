@@ -11,6 +11,8 @@ from trio.testing import MockClock
 
 from trio_entrypoint.handlers import GENERATION_VARIABLE
 from trio_entrypoint.policies import (
+    Always,
+    Backoff,
     ChangeAction,
     Hooks,
     Ignore,
@@ -54,6 +56,29 @@ async def test_the_switch_happens_between_two_processes(
     assert len(configuration.history) == 1
     await process.wait_for_run(2)
     assert len(configuration.history) == 2
+
+
+@pytest.mark.parametrize("attempt", range(20))
+async def test_a_source_that_is_gone_and_back_is_applied_whoever_looks_first(
+    attempt: int, autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    """One task has the old event in its hands while another one wakes up and looks.
+
+    Which of them Trio runs first is a matter of chance.
+    """
+    configuration = FakeConfiguration("one")
+    fake_process.ends_after = 1.0
+    restart = Always(backoff=Backoff(initial=30.0))
+    supervisor = Supervisor(fake_process, configuration=configuration, restart=restart)
+    await nursery.start(supervisor.run)
+    await supervisor.wait_for(lambda state: state.process is ProcessState.BACKOFF)
+    fake_process.ends_after = None
+    supervisor.start()
+    configuration.delete()
+    configuration.change("two")
+    await trio.sleep(100)
+    assert len(configuration.history) == 2
+    assert generation(fake_process.current) == "/generations/2"
 
 
 async def test_a_broken_configuration_is_reported_and_nothing_else_happens(

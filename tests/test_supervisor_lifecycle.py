@@ -18,7 +18,7 @@ from trio_entrypoint.handlers import (
     RevertibleConfigurationHandler,
     UpdateResult,
 )
-from trio_entrypoint.policies import Never
+from trio_entrypoint.policies import Always, Backoff, Never
 from trio_entrypoint.states import Cause, ConfigurationState, GaveUp, ProcessState, State
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess, recording
@@ -103,6 +103,56 @@ async def test_off_and_on_again_in_one_breath_leaves_one_process_running(
     assert len(fake_process.alive) == 1
 
 
+@pytest.mark.parametrize("attempt", range(20))
+async def test_off_and_on_again_counts_whoever_looks_first(
+    attempt: int, autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    """One task has the old event in its hands while another one wakes up and looks.
+
+    Which of them Trio runs first is a matter of chance.
+    """
+    fake_process.ends_after = 1.0
+    activation = FakeActivation()
+    restart = Always(backoff=Backoff(initial=30.0))
+    supervisor = Supervisor(fake_process, activation=activation, restart=restart)
+    await nursery.start(supervisor.run)
+    await supervisor.wait_for(lambda state: state.process is ProcessState.BACKOFF)
+    fake_process.ends_after = None
+    supervisor.start()
+    activation.deactivate()
+    activation.activate()
+    await trio.sleep(100)
+    assert supervisor.state.active
+    assert len(fake_process.alive) == 1
+    activation.activate()
+    activation.deactivate()
+    supervisor.restart()
+    await trio.sleep(100)
+    assert not supervisor.state.active
+    assert fake_process.alive == []
+
+
+@pytest.mark.parametrize("attempt", range(20))
+async def test_the_deadline_of_an_old_lease_is_none_for_the_process_of_a_new_one(
+    attempt: int, autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    fake_process.ends_after = 1.0
+    activation = FakeActivation(token="1")
+    restart = Always(backoff=Backoff(initial=30.0))
+    supervisor = Supervisor(fake_process, activation=activation, restart=restart)
+    await nursery.start(supervisor.run)
+    await supervisor.wait_for(lambda state: state.process is ProcessState.BACKOFF)
+    fake_process.ends_after, fake_process.stop_takes = None, 5.0
+    supervisor.start()
+    activation.deactivate(deadline=trio.current_time() + 1)
+    activation.activate(token="2")
+    await trio.sleep(0.5)
+    process = fake_process.current
+    assert process.env[FENCING_TOKEN_VARIABLE] == "2"
+    supervisor.stop()
+    assert await process.wait() == ExitStatus(signal=15)
+
+
 async def test_a_new_lease_restarts_the_process_with_the_new_fencing_token(
     autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
 ) -> None:
@@ -125,6 +175,21 @@ async def test_a_lost_lease_kills_a_process_that_does_not_stop_by_its_deadline(
     status = await process.current.wait()
     assert status == ExitStatus(signal=9)
     assert trio.current_time() == pytest.approx(started + 2)
+
+
+async def test_a_process_of_a_lost_lease_is_gone_by_its_deadline_though_there_is_a_new_one(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    process, activation = FakeProcess(stop_takes=9.0), FakeActivation(token="1")
+    await nursery.start(Supervisor(process, activation=activation).run)
+    await settle()
+    started = trio.current_time()
+    activation.deactivate(deadline=started + 2)
+    activation.activate(token="2")
+    assert await process.current.wait() == ExitStatus(signal=9)
+    assert trio.current_time() == pytest.approx(started + 2)
+    second = await process.wait_for_run(2)
+    assert second.env[FENCING_TOKEN_VARIABLE] == "2"
 
 
 async def test_a_lease_that_is_lost_while_a_cancelled_supervisor_stops_its_process_counts(

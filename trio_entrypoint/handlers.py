@@ -12,6 +12,8 @@ Rules that all handlers keep:
   handler does, after the last event.
 * State-like events (activation, 'the configuration changed') are conflated: the newest one
   waits for a slow consumer, older ones do not. The first one is the state at opening time.
+  One task receives them: of two, one may have an old one in its hands when the other has taken
+  a newer one. Whoever else needs the state looks at the handler's attributes.
 * Events that each count (a process started, a process ended, the result of an update) are
   never dropped and never merged.
 * What may mend itself (a broken archive, a source that was deleted) is an event or a result

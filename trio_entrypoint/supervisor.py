@@ -142,7 +142,6 @@ class Supervisor:
             applied=configuration is None or configuration.applied,
         )
         self._supervision = Supervision(name, self._facts, confirm_within, restart)
-        self._supervision.refresh = self._refresh
         self._configurator = Configurator(
             self._supervision, configuration, on_change, hooks.timeout
         )
@@ -275,11 +274,8 @@ class Supervisor:
 
         with supervision.journal:
             self._configurator.take_over()
-            self._configurator.refresh()
             if self._activator is not None:
-                self._activator.take_over()
-            # The source has told its state by now, or has nothing new.
-            self._facts.looked = not self._facts.changed
+                self._activator.look()
             supervision.tell(Cause.SUPERVISED)
             try:
                 async with open_background(*tasks):
@@ -298,7 +294,8 @@ class Supervisor:
         supervision = self._supervision
         news = _News(Cause.SUPERVISED)
         while True:
-            self._refresh()
+            if self._activator is not None:
+                self._activator.look()
             match process_duty(self._facts, trio.current_time(), alive=False):
                 case Run():
                     news = await self._run_once(news, started)
@@ -362,9 +359,3 @@ class Supervisor:
         if not self._ready and task_status is not trio.TASK_STATUS_IGNORED:
             raise GaveUp(self.name, "it ended before it was ready", outcome.status)
         return outcome.status
-
-    def _refresh(self) -> None:
-        """Take in what the handlers have told and no task has received yet."""
-        self._configurator.refresh()
-        if self._activator is not None:
-            self._activator.refresh()

@@ -68,22 +68,26 @@ class Configurator:
         assert self._optional is not None  # without one there is nothing to apply
         return self._optional
 
+    def take_over(self) -> None:
+        """Take in the state at the beginning.
+
+        There may be a trial that another supervisor of the same handler has adjourned.
+        """
+        facts, handler = self._facts, self._optional
+        if handler is not None:
+            if self._supervision.within is not None:
+                facts.trial = Trial() if revertible(handler).on_trial else None
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                self._take(handler.events.receive_nowait())
+        facts.looked = not facts.changed  # it has told its state by now, or has nothing new
+
     async def watch(self) -> None:
-        """Take in what the handler tells."""
+        """Take in what the handler tells; from now on nobody else may.
+
+        A second receiver could take a newer event while this one has an older one in its hands.
+        """
         async for event in self._handler.events:
             self._take(event)
-
-    def take_over(self) -> None:
-        """Go on with a trial that another supervisor of the same handler has adjourned."""
-        if self._supervision.within is not None and self._optional is not None:
-            self._facts.trial = Trial() if revertible(self._optional).on_trial else None
-
-    def refresh(self) -> None:
-        """Take in what the handler has told and `watch` has not received yet."""
-        if self._optional is None:
-            return
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            self._take(self._handler.events.receive_nowait())
 
     def _take(self, event: ConfigurationEvent) -> None:
         match event:
@@ -132,13 +136,11 @@ class Configurator:
 
     async def _stage(self) -> None:
         facts, supervision = self._facts, self._supervision
-        supervision.refresh()
         facts.changed = False  # whatever comes from now on may not be in it
         with trio.CancelScope(deadline=self._next_verdict()) as supervision.staging:
             async with self._handler.stage() as staged:
                 supervision.staging.deadline = math.inf
                 supervision.staging = None
-                supervision.refresh()
                 await self._switch(staged)
                 return
         supervision.staging = None

@@ -1,7 +1,7 @@
 """What the tasks of one supervisor share: its facts, its run of the process, its journal."""
 
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -43,8 +43,6 @@ class Supervision:
         """The run that is alive, from its first hook to its last."""
         self.staging: trio.CancelScope | None = None
         """A staging that a verdict on the trial may interrupt."""
-        self.refresh: Callable[[], None] = lambda: None
-        """Takes in what the handlers have told and no task has received yet."""
         self.journal = Journal(name, State(configuration=facts.configuration))
         self._changed = trio.lowlevel.ParkingLot()
         self._news = Cause.SUPERVISED
