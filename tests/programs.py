@@ -187,6 +187,19 @@ COMET_OF_SESSIONS = python(
 )
 """Like `COMET`, and each is in a session of its own."""
 
+STUBBORN_STORM = python(
+    "import os, signal, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "end = time.monotonic() + 60\n"
+    "for branch in range(8):\n"
+    "    if not os.fork(): break\n"
+    "for hop in range(10**9):\n"
+    "    if branch == 0 and hop == 5: print('ready')\n"
+    "    if time.monotonic() > end or os.fork(): os._exit(0)\n"
+    "    os.setsid()\n"
+)
+"""Several that fork, begin a session and exit all the time, and ignore SIGTERM."""
+
 AWKWARD = {
     "sleeper": SLEEPER,
     "ignores SIGTERM": IGNORES_TERM,

@@ -1,6 +1,7 @@
 """What a person at a shell sees: help, completions, the manual page, the log."""
 
 import json
+import logging
 import os
 import pty
 import re
@@ -8,13 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_entrypoint.cli.completion import completion
+from trio_entrypoint.cli.feed import Feed
 from trio_entrypoint.cli.flags import COMMANDS, RUN_FLAGS
+from trio_entrypoint.cli.logs import open_log
 from trio_entrypoint.cli.settings import Settings
 from trio_entrypoint.cli.table import render_table
 
@@ -138,6 +145,25 @@ def test_the_log_is_json_lines_unless_a_person_reads_it() -> None:
     last = entries[-1]
     assert (last["service"], last["status"], last["level"]) == ("web", "exit code 3", "info")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", last["timestamp"])
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_what_is_logged_is_written_soon_whoever_logs_it(
+    elsewhere: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    warn = partial(logging.getLogger("somebody").warning, "look")
+    shown = ""
+    async with open_log("info", "json", Feed[Mapping[str, object]](1)):
+        await wait_all_tasks_blocked()
+        if elsewhere:
+            await trio.to_thread.run_sync(warn)
+        else:
+            warn()
+        with trio.fail_after(10):
+            while not shown:
+                await trio.sleep(0.01)
+                shown = capfd.readouterr().err
+    assert json.loads(shown)["event"] == "look"
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

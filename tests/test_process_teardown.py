@@ -99,6 +99,12 @@ async def test_kill_cuts_the_grace_period_short() -> None:
             assert await watched.process.stop() == ExitStatus(signal=signal.SIGKILL)
 
 
+async def test_kill_does_not_give_up_before_the_last_one_is_gone() -> None:
+    with trio.fail_after(30):
+        async with programs.started(programs.STUBBORN_STORM, grace_period=1000) as watched:
+            watched.process.kill()
+
+
 async def test_stopping_one_process_leaves_the_descendants_of_another_alone() -> None:
     for command in (programs.DAEMON, programs.SESSION_LEAVER):
         async with programs.started(command) as survivor:

@@ -9,6 +9,7 @@ The handlers are there before Trio runs and stay until the program ends, so no s
 second one, can end the entrypoint before its processes.
 """
 
+import gc
 import logging
 import os
 import signal as signals
@@ -94,7 +95,11 @@ def run(
     except BaseException as error:  # noqa: ASYNC103, BLE001 - it becomes the exit status
         result = of_error(error)
     finally:
-        shutdown.ignore()
+        # From now on nothing keeps the program from ending with its own status. Not handlers:
+        # Python takes them away before it ends.
+        block_signals()
+        # Nor for 20 ms: so long it would look through all that was ever imported for garbage.
+        gc.freeze()
     if termination_message is not None and result.status != 0:
         try:
             write_message(os.fspath(termination_message), result, shutdown.last_lines)
@@ -145,14 +150,6 @@ class _Shutdown:
         self._attached = (trio.lowlevel.current_trio_token(), scope, reaper)
         if self._received is not None:
             self._stop()
-
-    def ignore(self) -> None:
-        """From now on nothing keeps the program from ending with its own status.
-
-        Not by handlers: Python takes its handlers away before it ends.
-        """
-        for number in FORWARDABLE:
-            signals.signal(number, signals.SIG_IGN)
 
     @property
     def outcome(self) -> Outcome:

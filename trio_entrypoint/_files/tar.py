@@ -125,6 +125,17 @@ class Blocks:
             self._check()
             size -= len(self.exact(min(size, _CHUNK)))
 
+    def discard(self, size: int) -> None:
+        """Read so many bytes, few of them, that belong to no file by the format.
+
+        Raises:
+            SourceError: There are less.
+        """
+        if self._position + size <= len(self._buffer):
+            self._position += size
+        else:
+            self.exact(size)
+
     def finish(self) -> None:
         """Read to the end of the stream, because only there a decompressor knows its sums."""
         while data := self._read(_CHUNK):
@@ -197,7 +208,10 @@ def _number(field: bytes) -> int:
     """A numeric field: octal digits, or (GNU) base 256 after a set first bit."""
     digits = field.rstrip(b"\0 ")
     if digits.isdigit():
-        return _octal(digits)
+        try:
+            return int(digits, 8)
+        except ValueError:
+            return _octal(digits)
     if field[0] & 0x80:
         negative = field[0] == 0xFF
         value = int.from_bytes(field, "big", signed=negative)
@@ -271,7 +285,7 @@ def _member(
     parts: list[int],
 ) -> "tuple[Member, _Contents]":
     """Make a member, and what its blocks are read from."""
-    name = attributes.get(b"path")
+    name = attributes.get(b"path") if attributes else None
     if name is None:
         name = _text(block[:100])
         if block[257:263] == b"ustar\0" and block[345]:
@@ -286,6 +300,8 @@ def _member(
     if kind == "S":
         kind, size = "0", _number(block[483:495])
         read = _Sparse(contents, _gnu_map(blocks, block), size).read
+    elif not attributes:
+        pass
     elif b"GNU.sparse.major" in attributes:
         name = attributes.get(b"GNU.sparse.name", name)
         size = _decimal(attributes, b"GNU.sparse.realsize", 0)
@@ -318,7 +334,7 @@ class _Contents:
         if self.left:
             self._blocks.skip(self.left)
         if self._padding:
-            self._blocks.exact(self._padding)
+            self._blocks.discard(self._padding)
 
 
 @final

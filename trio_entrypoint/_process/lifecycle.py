@@ -44,7 +44,6 @@ class Lifecycle:
     def __init__(self, pid: int, pidfd: int, tree: Tree, stop: StopSettings) -> None:
         self.ended: trio.Event = trio.Event()
         self.stop_asked: trio.Event = trio.Event()
-        self.kill_asked: trio.Event = trio.Event()
         self.gone: trio.Event = trio.Event()
         self.survivors: list[int] = []
         self._pidfd = pidfd
@@ -52,6 +51,7 @@ class Lifecycle:
         self._stop = stop
         self._status: ExitStatus | None = None
         self._watching = trio.CancelScope(shield=True)
+        self._polite = trio.CancelScope()
         self._send, self.events = trio.open_memory_channel[ProcessEvent](2)
         # Keeps events from being lost, or refused, when the consumer closes its end.
         self._unread = self.events.clone()
@@ -70,7 +70,7 @@ class Lifecycle:
 
     def kill(self) -> None:
         """Send SIGKILL to everything, now."""
-        self.kill_asked.set()
+        self._polite.cancel()
         self.stop_asked.set()
         if not self.gone.is_set():
             self._tree.kill()
@@ -122,20 +122,13 @@ class Lifecycle:
 
     async def _stop_politely(self) -> bool:
         """Ask everything to end, within the grace period; return whether nothing is left."""
-        gone = False
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cut_short, nursery.cancel_scope)
-            with trio.move_on_after(self._stop.grace_period):
-                if self._stop.scope == "group":
-                    self._tree.signal_group(self._stop.signal)
-                elif self.status is None:
-                    self._tree.signal_main(self._stop.signal)
-                await self.ended.wait()
-                await self._tree.asked(self._stop.signal)
-                gone = True
-            nursery.cancel_scope.cancel()
-        return gone
-
-    async def _cut_short(self, scope: trio.CancelScope) -> None:
-        await self.kill_asked.wait()
-        scope.cancel()
+        with self._polite:
+            self._polite.deadline = trio.current_time() + self._stop.grace_period
+            if self._stop.scope == "group":
+                self._tree.signal_group(self._stop.signal)
+            elif self.status is None:
+                self._tree.signal_main(self._stop.signal)
+            await self.ended.wait()
+            await self._tree.asked(self._stop.signal)
+            return True
+        return False

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Literal
 
 import trio
@@ -73,7 +72,8 @@ class _Queue(logging.Handler):
         self._entries = entries
         self._waiting: deque[Mapping[str, object]] = deque()
         self._dropped = 0
-        self._wake: Callable[[], None] = lambda: None
+        self._woken = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         entry = _entry(record)
@@ -81,23 +81,24 @@ class _Queue(logging.Handler):
             self._waiting.append(entry)
         else:
             self._dropped += 1
-        self._wake()
-        self._publish(entry)
-
-    def _publish(self, entry: Mapping[str, object]) -> None:
         try:
             trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            return  # logged by another thread: rendered, but not followed
-        self._entries.publish(entry)
+        except RuntimeError:  # logged by another thread: rendered, but not followed
+            if self._token is not None:
+                self._token.run_sync_soon(self._wake)
+        else:
+            self._wake()
+            self._entries.publish(entry)
+
+    def _wake(self) -> None:
+        self._woken.set()
 
     async def write_all(self) -> None:
-        token = trio.lowlevel.current_trio_token()
+        self._token = trio.lowlevel.current_trio_token()
         while True:
-            woken = trio.Event()
-            self._wake = partial(token.run_sync_soon, woken.set)
+            self._woken = trio.Event()
             if not self._waiting:
-                await woken.wait()
+                await self._woken.wait()
                 # What follows from one event comes in one piece, and the thread does not take
                 # the interpreter from a restart that has just begun.
                 await trio.sleep(_GATHERED_FOR)
