@@ -147,14 +147,18 @@ def tree_digest(entries: Mapping[str, Entry]) -> str:
 def leads_outside(path: str, target: str, entries: Mapping[str, Entry]) -> bool:
     """Whether a symlink at `path` leads out of the tree, by any symlinks on its way.
 
-    Loops, and targets that do not exist, lead nowhere: they stay inside.
+    Loops, and targets that do not exist, lead nowhere: they stay inside. One that leads through
+    more names than any real one is said to lead outside: to find out would take too long.
     """
     here = path.split("/")[:-1]
     todo = target.split("/")[::-1]
     if target.startswith("/"):
         return True
-    symlinks = 0
+    symlinks = names = 0
     while todo:
+        names += 1
+        if names > _MAX_NAMES:
+            return True
         match todo.pop():
             case "" | ".":
                 continue
@@ -178,3 +182,5 @@ def leads_outside(path: str, target: str, entries: Mapping[str, Entry]) -> bool:
 
 # As path_resolution(7): the kernel follows no more.
 _MAX_SYMLINKS = 40
+
+_MAX_NAMES = 1024

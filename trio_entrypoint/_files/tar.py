@@ -22,8 +22,12 @@ _CHUNK: Final = 64 * 1024
 # The longest name that Linux opens has 4 KiB; what else is in a pax header is not for us.
 _MAX_EXTENSION: Final = 256 * 1024
 _MAX_DIGITS: Final = 20  # of the largest offset
+_MAX_TIME_DIGITS: Final = 11
+_NO_IDENTIFIER: Final = 2**32 - 1
 _REGULAR: Final = "0\0" + "7"
 _SPARSE_0_0: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_SPARSE: Final = (b"GNU.sparse." + key for key in b"major name realsize size map".split())
+_KEYS: Final = {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_SPARSE_0_0, *_SPARSE}
 
 
 @final
@@ -65,8 +69,8 @@ class Member:
     def owner(self) -> tuple[int, int]:
         """User and group, by number."""
         return (
-            _decimal(self._attributes, b"uid", _number(self._block[108:116])),
-            _decimal(self._attributes, b"gid", _number(self._block[116:124])),
+            _identifier(self._attributes, b"uid", self._block[108:116]),
+            _identifier(self._attributes, b"gid", self._block[116:124]),
         )
 
     @property
@@ -109,6 +113,7 @@ class Blocks:
         missing = size - len(parts[0])
         self._buffer, self._position = b"", 0
         while missing:
+            self._check()
             data = self._read(_CHUNK)
             if not data:
                 raise SourceError("truncated: the archive breaks off")
@@ -156,15 +161,17 @@ def read_members(blocks: Blocks, max_headers: int) -> Iterator[Member]:
     """
     shared: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
+    extended = False
     parts: list[int] = []
     for number in range(max_headers + 1):
         block = blocks.exact(BLOCK)
         if not block[0] and block == _ZEROS:
-            if own:
+            if extended:
                 raise SourceError("truncated: an extended header without its member")
             blocks.finish()
             return
         kind = _check_header(block, number)
+        extended |= kind in "LKxX"
         match kind:
             case "L" | "K":
                 value = _extension(blocks, block).rstrip(b"\0")
@@ -182,8 +189,8 @@ def read_members(blocks: Blocks, max_headers: int) -> Iterator[Member]:
                 member, contents = _member(blocks, block, kind, attributes, parts)
                 yield member
                 contents.skip()
-                if own:
-                    own, parts = {}, []
+                if extended:
+                    own, parts, extended = {}, [], False
     raise SourceError(f"more than {max_headers} headers (max_members)")
 
 
@@ -252,7 +259,9 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not space < end <= len(data) or not equals or data[end - 1 : end] != b"\n":
             raise SourceError("corrupt: a pax header that is not made of records")
-        yield key, value
+        # Others are not kept: there may be any number of them, in any number of headers.
+        if key in _KEYS:
+            yield key, value
         position = end
 
 
@@ -265,13 +274,24 @@ def _decimal(attributes: Mapping[bytes, bytes], key: bytes, default: int) -> int
     return int(value)
 
 
+def _identifier(attributes: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
+    """A user's or group's number; the kernel's highest means 'none'."""
+    value = _decimal(attributes, key, _number(field))
+    if not 0 <= value < _NO_IDENTIFIER:
+        raise SourceError(f"corrupt: {os.fsdecode(key)} is {value}, expected a 32-bit number")
+    return value
+
+
 def _time(attributes: Mapping[bytes, bytes], field: bytes) -> int:
     """Nanoseconds; pax has a decimal fraction, header fields have whole seconds."""
     value = attributes.get(b"mtime")
     if value is None:
-        return _number(field) * 10**9
+        seconds = _number(field)
+        if abs(seconds) >= 10**_MAX_TIME_DIGITS:
+            raise SourceError(f"corrupt: mtime is {seconds}, expected seconds")
+        return seconds * 10**9
     whole, _, fraction = value.lstrip(b"-").partition(b".")
-    if not whole.isdigit() or len(whole) > 11 or not (fraction + b"0").isdigit():
+    if not whole.isdigit() or len(whole) > _MAX_TIME_DIGITS or not (fraction + b"0").isdigit():
         raise SourceError(f"corrupt: mtime is {value[:40]!r}, expected seconds")
     time = int(whole) * 10**9 + int(fraction[:9].ljust(9, b"0"))
     return -time if value.startswith(b"-") else time

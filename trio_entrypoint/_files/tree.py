@@ -194,16 +194,15 @@ class TreeWriter:
             )
         if target == path:
             return
-        parent, name = self._place(path, entry.kind)
+        before, _, old = target.rpartition("/")
         with _naming(path):
-            before, _, old = target.rpartition("/")
-            os.link(
-                old,
-                name,
-                src_dir_fd=self._directories.descriptor(before),
-                dst_dir_fd=parent,
-                follow_symlinks=False,
-            )
+            # A copy: to open the one directory may close the other.
+            source = os.dup(self._directories.descriptor(before))
+            try:
+                parent, name = self._place(path, entry.kind)
+                os.link(old, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(source)
         self.entries[path] = entry
 
     def finish(self) -> dict[str, Entry]:
@@ -213,6 +212,7 @@ class TreeWriter:
             SourceError: A symlink leads outside.
         """
         for path, entry in self.entries.items():
+            self._check()
             if entry.kind is Kind.SYMLINK and leads_outside(path, entry.content, self.entries):
                 raise SourceError(
                     f"{path!r}: a symlink to {entry.content!r}, which leads outside the target"
@@ -242,7 +242,9 @@ class TreeWriter:
                 raise SourceError(f"{what}: a name with a NUL byte")
             names = [name for name in names if name not in ("", ".")]
             path = "/".join(names) or "."
-        if len(names) > _MAX_DEPTH or len(path) > _MAX_PATH:
+        # A character has up to 4 bytes.
+        long = 4 * len(path) > _MAX_PATH and len(os.fsencode(path)) > _MAX_PATH
+        if long or len(names) > _MAX_DEPTH:
             raise SourceError(
                 f"{path[:100]!r}...: deeper than {_MAX_DEPTH} directories "
                 f"or longer than {_MAX_PATH} bytes"
