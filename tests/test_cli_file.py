@@ -107,6 +107,14 @@ tcp = "host:port"
             "service.web.configuration: takes exactly one of file, tar, directory",
         ),
         (f"{MINIMAL}after = ['wbe']\n", 'service.web.after: no service "wbe"; did you mean "web"'),
+        (
+            f"{MINIMAL}activation = 'leadr'\n[activation.leader]\nfile = '/x/active'\n",
+            'service.web.activation: no activation "leadr"; did you mean "leader"',
+        ),
+        (
+            f"{MINIMAL}[activation.leader]\nfile = '/x/active'\n",
+            'activation.leader: no service has activation = "leader"',
+        ),
         (f"{MINIMAL}after = ['web']\n", "these services wait for each other: web"),
         ("[service.web\n", "entrypoint.toml:1: not TOML: Expected ']'"),
         ("a = 1\na = 2\n", "entrypoint.toml:2: not TOML: Cannot overwrite a value"),

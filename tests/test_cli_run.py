@@ -330,6 +330,22 @@ def test_a_printed_configuration_can_be_run(tmp_path: Path) -> None:
     assert run("run", "-f", str(file)).stdout == "hi\n"
 
 
+def test_a_shared_activation_is_printed_as_it_is_read(tmp_path: Path) -> None:
+    file, printed = tmp_path / "entrypoint.toml", tmp_path / "printed.toml"
+    file.write_text("""\
+[activation.leader.etcd]
+endpoints = ["http://127.0.0.1:1"]
+name = "/leader"
+[service.web]
+command = ["web"]
+activation = "leader"
+""")
+    printed.write_text(run("run", "-f", str(file), "--print-config").stdout)
+    assert 'activation = "leader"' in printed.read_text().splitlines()
+    again = run("run", "-f", str(printed), "--print-config").stdout
+    assert again == printed.read_text()
+
+
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "prometheus_client.py").write_text(
         "raise ModuleNotFoundError(name='prometheus_client')"

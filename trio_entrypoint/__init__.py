@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio_entrypoint.activation.etcd import open_etcd_activation
     from trio_entrypoint.activation.file import FileActivation, open_file_activation
     from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
+    from trio_entrypoint.activation.shared import SharedActivation, open_shared_activation
     from trio_entrypoint.commands import Command, CommandFailedError
     from trio_entrypoint.configuration.custom import (
         CustomConfiguration,
@@ -185,6 +186,7 @@ __all__ = [
     "Result",
     "RevertibleConfigurationHandler",
     "SettingError",
+    "SharedActivation",
     "SignalTarget",
     "SourceError",
     "StagedUpdate",
@@ -209,6 +211,7 @@ __all__ = [
     "open_kubernetes_activation",
     "open_merged_configuration",
     "open_process",
+    "open_shared_activation",
     "open_tar_configuration",
     "run",
 ]
@@ -265,6 +268,7 @@ _HOME = {
     "Restart": "policies",
     "RestartPolicy": "policies",
     "SettingError": "process",
+    "SharedActivation": "activation.shared",
     "SignalTarget": "entrypoint",
     "SourceError": "_files.errors",
     "State": "states",
@@ -287,6 +291,7 @@ _HOME = {
     "open_kubernetes_activation": "activation.kubernetes",
     "open_merged_configuration": "configuration.merged",
     "open_process": "process",
+    "open_shared_activation": "activation.shared",
     "open_tar_configuration": "configuration.tar",
     "run": "entrypoint",
 }

@@ -25,7 +25,7 @@ from trio_entrypoint._supervisor.decisions import (
     Trial,
     next_verdict,
 )
-from trio_entrypoint._supervisor.supervision import Supervision
+from trio_entrypoint._supervisor.supervision import Supervision, sole_receiver
 from trio_entrypoint.handlers import (
     ConfigurationChanged,
     ConfigurationDeleted,
@@ -86,6 +86,7 @@ class Configurator:
 
         A second receiver could take a newer event while this one has an older one in its hands.
         """
+        sole_receiver(self._handler.events, "configuration", "each needs a target of its own")
         async for event in self._handler.events:
             self._take(event)
 

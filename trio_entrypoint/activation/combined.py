@@ -28,7 +28,7 @@ class CombinedActivation:
         self._handlers = handlers
         self._combine = combine
         self._channel = channel
-        self._newest = [_first_event(handler) for handler in handlers]
+        self._newest = [first_event(handler) for handler in handlers]
         self._told = self._active_or(None)
         channel.send(self._told)
 
@@ -79,11 +79,12 @@ class CombinedActivation:
         return ActivationChanged(active=True, token=next(tokens, None))
 
 
-def _first_event(handler: ActivationHandler) -> ActivationChanged:
+def first_event(handler: ActivationHandler) -> ActivationChanged:
+    """Take the state at the beginning from a handler."""
     try:
         return handler.events.receive_nowait()
     except (trio.WouldBlock, trio.EndOfChannel):  # somebody took it
-        return ActivationChanged(handler.active)
+        return ActivationChanged(handler.active, handler.token)
 
 
 @asynccontextmanager

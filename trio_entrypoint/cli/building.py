@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trio_entrypoint._linux.head_start import HeadStart
-from trio_entrypoint.cli.settings import ServiceSettings
+from trio_entrypoint.cli.settings import ServiceSettings, Settings
 from trio_entrypoint.cli.values import Action, Words, address, signal_number
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import (
@@ -66,12 +66,24 @@ if TYPE_CHECKING:
     )
     from trio_entrypoint.configuration.source import Source
 
-__all__ = ["action", "health", "hooks", "on_change", "open_supervisor", "readiness", "restart"]
+__all__ = [
+    "action",
+    "health",
+    "hooks",
+    "on_change",
+    "open_shared",
+    "open_supervisor",
+    "readiness",
+    "restart",
+]
 
 
 @asynccontextmanager
 async def open_supervisor(
-    name: str, settings: ServiceSettings, started: HeadStart | None = None
+    name: str,
+    settings: ServiceSettings,
+    started: HeadStart | None = None,
+    shared: ActivationHandler | None = None,
 ) -> AsyncGenerator[Supervisor]:
     """Open the handlers of a service, and give the supervisor over them.
 
@@ -79,10 +91,11 @@ async def open_supervisor(
         name: What it is called.
         settings: Its section of the file.
         started: Its first run, if it runs already.
+        shared: Its activation, if it shares one.
     """
     async with AsyncExitStack() as stack:
-        activation = configuration = None
-        if settings.activation is not None:
+        activation, configuration = shared, None
+        if settings.activation is not None and not isinstance(settings.activation, str):
             activation = await stack.enter_async_context(_open_activation(settings.activation))
         if settings.configuration is not None:
             configuration = await stack.enter_async_context(
@@ -100,6 +113,21 @@ async def open_supervisor(
             confirm_within=settings.confirm_within,
             hooks=Hooks() if settings.hooks is None else hooks(settings.hooks),
         )
+
+
+@asynccontextmanager
+async def open_shared(settings: Settings) -> AsyncGenerator[Mapping[str, ActivationHandler]]:
+    """Open the activations that services share; give each of those services its handler."""
+    from trio_entrypoint.activation.shared import open_shared_activation
+
+    handlers: dict[str, ActivationHandler] = {}
+    async with AsyncExitStack() as stack:
+        for name, activation in settings.activation.items():
+            services = [key for key, one in settings.service.items() if one.activation == name]
+            handler = await stack.enter_async_context(_open_activation(activation))
+            shared = open_shared_activation(handler, len(services))
+            handlers |= zip(services, await stack.enter_async_context(shared), strict=True)
+        yield handlers
 
 
 def process(name: str, settings: ServiceSettings, started: HeadStart | None = None) -> OpenProcess:

@@ -2,6 +2,7 @@
 
 serve
 open_log                          renders the log
+open_shared                       the activations that several services follow
 open_supervisor, for each service   its handlers
 open_control_server, open_pages   if asked for
 forward_signals
@@ -17,13 +18,13 @@ from functools import partial
 import trio
 
 from trio_entrypoint._linux.head_start import HeadStart
-from trio_entrypoint.cli.building import open_supervisor
+from trio_entrypoint.cli.building import open_shared, open_supervisor
 from trio_entrypoint.cli.logs import open_log
 from trio_entrypoint.cli.observing import Fleet, Service
 from trio_entrypoint.cli.settings import Settings
 from trio_entrypoint.cli.values import signal_number
 from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalAction, forward_signals
-from trio_entrypoint.handlers import ExitStatus
+from trio_entrypoint.handlers import ActivationHandler, ExitStatus
 from trio_entrypoint.states import GaveUp
 
 __all__ = ["serve"]
@@ -50,8 +51,12 @@ async def serve(settings: Settings, started: HeadStart | None = None) -> ExitSta
     async with AsyncExitStack() as stack:
         log = open_log(settings.log.level, settings.log.format, fleet.log)
         await stack.enter_async_context(log)
+        shared: Mapping[str, ActivationHandler] = {}
+        if settings.activation:
+            shared = await stack.enter_async_context(open_shared(settings))
         for name, service in settings.service.items():
-            supervisor = await stack.enter_async_context(open_supervisor(name, service, started))
+            opening = open_supervisor(name, service, started, shared.get(name))
+            supervisor = await stack.enter_async_context(opening)
             has_activation = service.activation is not None
             fleet.services[name] = Service(name, supervisor, has_activation=has_activation)
         if settings.control is not None:

@@ -134,8 +134,8 @@ class ServiceSettings:
     restart: "RestartSettings | None" = None
     """What happens when it ends by itself; without this table, it is started again."""
 
-    activation: "ActivationSettings | None" = None
-    """When it runs; without this table, always."""
+    activation: "ActivationSettings | str | None" = None
+    """When it runs: a table, or the name of one that services share; without it, always."""
 
     configuration: "ConfigurationSettings | None" = None
     """What it is configured by; without this table, nothing is waited for."""
@@ -182,6 +182,11 @@ class Settings:
     service: Mapping[str, ServiceSettings]
     """The services, by name."""
 
+    activation: "Mapping[str, ActivationSettings]" = attrs.field(
+        factory=dict[str, "ActivationSettings"]
+    )
+    """Activations that services share, by name: those of one lease, say."""
+
     on_failure: Literal["end", "continue"] = "end"
     """What a service that failed for good does to the others."""
 
@@ -205,13 +210,23 @@ class Settings:
     """Health, metrics and a page over HTTP; without this table there are none."""
 
     def __attrs_post_init__(self) -> None:
+        unused = dict(self.activation)
         for name, service in self.service.items():
+            if isinstance(service.activation, str):
+                if service.activation not in self.activation:
+                    raise ValueError(
+                        f'service.{name}.activation: no activation "{service.activation}"; '
+                        f"{did_you_mean(service.activation, self.activation)}"
+                    )
+                unused.pop(service.activation, None)
             for other in service.after:
                 if other not in self.service:
                     raise ValueError(
                         f'service.{name}.after: no service "{other}"; '
                         f"{did_you_mean(other, self.service)}"
                     )
+        for name in unused:
+            raise ValueError(f'activation.{name}: no service has activation = "{name}"')
         _refuse_circles({name: service.after for name, service in self.service.items()})
 
 
