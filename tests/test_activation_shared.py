@@ -19,6 +19,7 @@ from trio_entrypoint import (
     ProcessState,
     Readiness,
     Supervisor,
+    open_all_activation,
     open_etcd_activation,
     open_process,
     open_shared_activation,
@@ -91,6 +92,13 @@ async def test_a_handler_that_another_supervisor_follows_is_refused(
     await wait_all_tasks_blocked()
     with pytest.raises(RuntimeError, match=r"this activation.*open_shared_activation"):
         await Supervisor(FakeProcess(), activation=activation).run()
+    for follow in (
+        partial(open_shared_activation, activation, 2),
+        partial(open_all_activation, activation),
+    ):
+        with pytest.raises(RuntimeError, match=r"this activation.*open_shared_activation"):
+            async with follow():
+                await trio.sleep_forever()
     with pytest.raises(RuntimeError, match="events of this configuration"):
         await Supervisor(FakeProcess(), configuration=configuration).run()
     assert len(fake_process.alive) == 1

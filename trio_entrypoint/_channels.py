@@ -15,6 +15,9 @@ import trio
 
 T = TypeVar("T")
 
+ACTIVATION = "activation: share it with open_shared_activation"
+"""For `sole_receiver`."""
+
 
 class NewestChannel(Generic[T]):
     """A channel whose buffer is the newest value; it ends when its block is left.
@@ -106,3 +109,20 @@ class ObserverChannel(Generic[T]):
         self._ended = True
         if self._send is not None:
             self._send.close()
+
+
+def sole_receiver(
+    events: "trio.MemoryReceiveChannel[T]", of: str
+) -> "trio.MemoryReceiveChannel[T]":
+    """Give a handler's events back, unless somebody waits for them: each goes to one task only.
+
+    Args:
+        events: The events.
+        of: What they are of, and what to do instead.
+
+    Raises:
+        RuntimeError: Somebody does.
+    """
+    if events.statistics().tasks_waiting_receive:
+        raise RuntimeError(f"somebody else receives the events of this {of}")
+    return events

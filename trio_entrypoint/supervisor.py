@@ -256,6 +256,7 @@ class Supervisor:
                 restart that is not its own end. Started by `nursery.start`: it ended before it
                 was ready.
             OSError: The command cannot be executed, and no process ever was.
+            RuntimeError: Another supervisor follows one of the handlers, or this one was run.
         """
         if self._ran:
             raise RuntimeError(f"{self.name}: this supervisor has been run already")

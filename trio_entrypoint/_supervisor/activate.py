@@ -8,7 +8,8 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._supervisor.supervision import Supervision, sole_receiver
+from trio_entrypoint._channels import ACTIVATION, sole_receiver
+from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import ActivationHandler
 from trio_entrypoint.states import Cause
 
@@ -33,8 +34,7 @@ class Activator:
         lost meanwhile, the process has to be gone by the lease's deadline all the same.
         """
         with self._watching:
-            sole_receiver(self._handler.events, "activation", "see open_shared_activation")
-            async for event in self._handler.events:
+            async for event in sole_receiver(self._handler.events, ACTIVATION):
                 self.look()
                 if event.deadline is not None:
                     self._be_gone_by(event.deadline)

@@ -18,6 +18,7 @@ from typing import cast, final
 
 import trio
 
+from trio_entrypoint._channels import sole_receiver
 from trio_entrypoint._supervisor.attend import reload
 from trio_entrypoint._supervisor.changes import choose, reloads
 from trio_entrypoint._supervisor.decisions import (
@@ -25,7 +26,7 @@ from trio_entrypoint._supervisor.decisions import (
     Trial,
     next_verdict,
 )
-from trio_entrypoint._supervisor.supervision import Supervision, sole_receiver
+from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import (
     ConfigurationChanged,
     ConfigurationDeleted,
@@ -86,8 +87,8 @@ class Configurator:
 
         A second receiver could take a newer event while this one has an older one in its hands.
         """
-        sole_receiver(self._handler.events, "configuration", "each needs a target of its own")
-        async for event in self._handler.events:
+        of = "configuration: each supervisor needs one of its own"
+        async for event in sole_receiver(self._handler.events, of):
             self._take(event)
 
     def _take(self, event: ConfigurationEvent) -> None:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TypeVar, final
+from typing import final
 
 import trio
 
@@ -24,9 +24,7 @@ from trio_entrypoint.handlers import ExitStatus
 from trio_entrypoint.policies import RestartPolicy
 from trio_entrypoint.states import Cause, ProcessState, State
 
-__all__ = ["Supervision", "sole_receiver"]
-
-EventT = TypeVar("EventT")
+__all__ = ["Supervision"]
 
 
 @final
@@ -130,13 +128,3 @@ class Supervision:
         finally:
             self.facts.switching = False
             self.look(cause)
-
-
-def sole_receiver(events: "trio.MemoryReceiveChannel[EventT]", kind: str, hint: str) -> None:
-    """Make sure that nobody else waits for a handler's events: each goes to one task only.
-
-    Raises:
-        RuntimeError: Somebody does.
-    """
-    if events.statistics().tasks_waiting_receive:
-        raise RuntimeError(f"somebody else receives the events of this {kind} already: {hint}")

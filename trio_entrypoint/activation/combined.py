@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
 
@@ -50,7 +50,7 @@ class CombinedActivation:
 
     async def follow(self, index: int) -> None:
         """Tell what one handler's events change, as long as they come."""
-        async for event in self._handlers[index].events:
+        async for event in sole_receiver(self._handlers[index].events, ACTIVATION):
             self._tell(index, event)
         self._tell(index, ActivationChanged(active=False))
 
@@ -99,6 +99,7 @@ async def open_all_activation(*handlers: ActivationHandler) -> AsyncGenerator[Co
         handlers: Open handlers. Their events are taken: nobody else can receive them.
 
     Raises:
+        RuntimeError: Somebody else receives a handler's events.
         ValueError: There is no handler.
 
     Example::
@@ -126,6 +127,7 @@ async def open_any_activation(*handlers: ActivationHandler) -> AsyncGenerator[Co
         handlers: Open handlers. Their events are taken: nobody else can receive them.
 
     Raises:
+        RuntimeError: Somebody else receives a handler's events.
         ValueError: There is no handler.
     """
     async with _open(any, handlers) as activation:

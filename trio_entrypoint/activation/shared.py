@@ -11,7 +11,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._channels import NewestChannel
+from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.activation.combined import first_event
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
@@ -57,6 +57,7 @@ async def open_shared_activation(
         count: How many handlers are needed, one for each supervisor.
 
     Raises:
+        RuntimeError: Somebody else receives the handler's events.
         ValueError: The count is not positive.
 
     Example::
@@ -85,6 +86,6 @@ async def _tell_all(
     with ExitStack() as stack:
         for channel in channels:
             stack.enter_context(channel)
-        async for event in handler.events:
+        async for event in sole_receiver(handler.events, ACTIVATION):
             for channel in channels:
                 channel.send(event)
