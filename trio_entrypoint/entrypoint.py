@@ -9,6 +9,7 @@ The handlers are there before Trio runs and stay until the program ends, so no s
 second one, can end the entrypoint before its processes.
 """
 
+import atexit
 import gc
 import logging
 import os
@@ -99,7 +100,7 @@ def run(
         # Python takes them away before it ends.
         block_signals()
         # Nor for 20 ms: so long it would look through all that was ever imported for garbage.
-        gc.freeze()
+        atexit.register(gc.freeze)
     if termination_message is not None and result.status != 0:
         try:
             write_message(os.fspath(termination_message), result, shutdown.last_lines)
