@@ -47,7 +47,11 @@ def entrypoint(tmp_path: Path, started: Path) -> Entrypoint:
     """Runs the command with code that is executed when Trio is first imported."""
 
     def run(
-        shell: str, *, at_import: str = "", options: tuple[str, ...] = ("--restart", "never")
+        shell: str,
+        *,
+        at_import: str = "",
+        options: tuple[str, ...] = ("--restart", "never"),
+        before: tuple[str, ...] = (),
     ) -> subprocess.Popen[bytes]:
         stub = tmp_path / "path" / "trio"
         stub.mkdir(parents=True)
@@ -69,6 +73,7 @@ def entrypoint(tmp_path: Path, started: Path) -> Entrypoint:
         command = [sys.executable, "-m", "trio_entrypoint.cli", "run", *options]
         return subprocess.Popen(
             [
+                *before,
                 *command,
                 "--",
                 "sh",
@@ -90,12 +95,22 @@ def test_the_application_runs_before_trio_is_imported(
     assert process.returncode == 7
 
 
+IGNORE_CHILDREN = """\
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+IGNORING_CHILDREN = (sys.executable, "-c", IGNORE_CHILDREN)
+
+
+@pytest.mark.parametrize("before", [(), IGNORING_CHILDREN], ids=["", "sigchld-ignored"])
 @pytest.mark.parametrize(("end", "status"), [("exit 3", 3), ("kill -9 $$", 128 + 9)])
 def test_the_status_of_an_application_that_ended_before_trio_was_imported_is_known(
-    entrypoint: Entrypoint, started: Path, end: str, status: int
+    entrypoint: Entrypoint, started: Path, end: str, status: int, before: tuple[str, ...]
 ) -> None:
     process = entrypoint(
         end,
+        before=before,
         at_import=f"""
         wait_for({str(started)!r})
         pid = int(open({str(started)!r}).read())

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -109,3 +110,27 @@ async def test_a_cgroup_is_ended_in_one_step(hierarchy: Path) -> None:
     finally:
         cgroup.kill()
         cgroup.remove()
+
+
+def test_a_mount_point_whose_name_is_no_utf8_is_in_nobodys_way(tmp_path: Path) -> None:
+    place = os.fsencode(tmp_path) + b"/\xff\xc2\xa0"
+    os.mkdir(place)
+    source = "from trio_entrypoint._linux.cgroup import find_hierarchy; print(find_hierarchy())"
+    script = 'mount -t tmpfs none "$1" && exec "$2" -c "$3"'
+    ran = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--cgroup",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            place,
+            sys.executable,
+            source,
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert os.path.isfile(ran.stdout.rstrip() + b"/cgroup.procs")

@@ -76,3 +76,33 @@ def guard_of(process: "subprocess.Popen[bytes]") -> int:
             if b"guard_program.py" in command_line:
                 return int(child)
         assert process.poll() is None
+
+
+IGNORED = """
+import os, signal, sys, trio
+from trio_entrypoint import open_process
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+async def main():
+    async with open_process(["sh", "-c", "exit 3"]) as process:
+        assert (await process.wait()).code == 3
+        await trio.sleep(0)  # the guard is started behind it
+        await trio.testing.wait_all_tasks_blocked()
+
+trio.run(main)
+assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+print(*os.listdir("/proc/self/fd"))
+print(open(f"/proc/self/task/{os.getpid()}/children").read())
+"""
+
+
+def test_a_parent_that_ignored_the_end_of_children_changes_nothing() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import trio.testing" + IGNORED],
+        stdout=subprocess.PIPE,
+        timeout=20,
+        check=True,
+    )
+    # The standard ones, and that of the listing itself.
+    assert ran.stdout.split() == [b"0", b"1", b"2", b"3"]

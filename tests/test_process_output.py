@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import programs
 import pytest
@@ -186,3 +187,23 @@ async def test_what_is_in_the_pipe_when_all_processes_are_gone_is_read() -> None
     assert sink.data == b"last words closed"
     os.close(writing)
     os.close(reading)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"command": ["no-such-command"]},
+        {"command": ["true"], "env": {"PATH": "/bin:/usr/bin", "A=B": ""}},
+        {"command": ["true"], "stderr": LogFile("/no/such/directory/log")},
+        {"command": ["true"], "limits": {"nofile": 2**40}},
+    ],
+    ids=["no-command", "bad-environment", "bad-stderr", "launcher"],
+)
+async def test_a_failed_start_closes_its_log_file(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises((OSError, ValueError)):
+        async with open_process(**arguments, stdout=LogFile(str(tmp_path / "log"))):
+            raise AssertionError
+    assert os.listdir("/proc/self/fd") == descriptors

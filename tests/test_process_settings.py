@@ -32,6 +32,21 @@ async def test_a_relative_command_counts_from_the_working_directory(tmp_path: Pa
         pass
 
 
+@pytest.mark.parametrize("path", [".", ":/bin", "/bin:sub/.."])
+async def test_a_relative_working_directory_counts_from_ours_and_relative_commands_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "there/sub").mkdir(parents=True)
+    for directory, word in ((tmp_path, "wrong"), (tmp_path / "there", "ready")):
+        (directory / "command").write_text(f"#!/bin/sh\necho {word}\n")
+        (directory / "command").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    async with programs.started(["./command"], cwd="there") as watched:
+        assert watched.output == b"ready\n"
+    async with programs.started(["command"], cwd="there", env={"PATH": path}) as watched:
+        assert watched.output == b"ready\n"
+
+
 async def test_the_user_with_groups_and_home() -> None:
     lines = await printed_by("id -u; id -g; id -G; echo $HOME $USER $LOGNAME", user="nobody")
     groups = os.getgrouplist("nobody", NOBODY.pw_gid)

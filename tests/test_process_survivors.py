@@ -1,7 +1,9 @@
 """A process that SIGKILL does not end is told of; nobody waits for it for ever."""
 
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -50,3 +52,31 @@ async def test_a_process_that_sigkill_does_not_end_is_named(
     assert str(caught.value) == (
         f"process 'db': 1 of its processes did not end within 10 s of SIGKILL: {pid}"
     )
+
+
+POWERLESS = """
+import trio
+from trio_entrypoint import ProcessSurvivedError, open_process
+from trio_entrypoint._process import lifecycle
+
+lifecycle.KILL_TIMEOUT = 0.2
+
+async def main():
+    async with open_process(["sleep", "1000"], user="nobody", stdout="null", grace_period=0.1):
+        pass
+
+try:
+    trio.run(main)
+except ProcessSurvivedError as error:
+    print(*error.pids)
+"""
+
+
+def test_a_process_that_may_not_be_signalled_is_named_and_not_waited_for() -> None:
+    without = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"]
+    ran = subprocess.run(
+        [*without, sys.executable, "-c", POWERLESS], stdout=subprocess.PIPE, timeout=20, check=True
+    )
+    (pid,) = map(int, ran.stdout.split())
+    assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+    os.kill(pid, signal.SIGKILL)

@@ -193,6 +193,7 @@ class Pump:
         self._sink = sink
         self._label = label
         self._failing = False
+        self._running = False
         self._waiting = trio.CancelScope()
         self._tail: deque[bytes] = deque([b""], maxlen=_TAIL_LINES + 1)
 
@@ -208,6 +209,7 @@ class Pump:
         Args:
             gone: Set when nothing lives any more. What was written before that is read.
         """
+        self._running = True
         with trio.CancelScope(shield=True) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound, gone, scope)
@@ -220,6 +222,11 @@ class Pump:
                             await trio.lowlevel.wait_readable(self._pipe)
                 await self._use_sink(self._sink.close)
                 nursery.cancel_scope.cancel()
+
+    def discard(self) -> None:
+        """Let go of the sink, unless `run` does."""
+        if not self._running:
+            self._sink.close()
 
     async def _bound(self, gone: trio.Event, scope: trio.CancelScope) -> None:
         await gone.wait()
@@ -263,7 +270,7 @@ def open_output(
     """A pipe for a process to write to, and the pump that empties it.
 
     Args:
-        stack: Closes the reading end.
+        stack: Closes the reading end, and the file if nothing is ever read.
         opened: Closes the writing end, here, as soon as the process has its own.
         output: What becomes of the output.
         service: The process's name.
@@ -272,7 +279,9 @@ def open_output(
     Raises:
         OSError: The file cannot be opened; the message names the stream.
     """
-    label = f"{stream} of {service}"
+    reading, writing = os.pipe()
+    stack.callback(os.close, reading)
+    opened.callback(os.close, writing)
     if isinstance(output, LogFile):
         try:
             sink: Sink = FileSink(output)
@@ -281,7 +290,6 @@ def open_output(
             raise type(error)(error.errno, reason, output.path) from None
     else:
         sink = LineSink(output, service, stream)
-    reading, writing = os.pipe()
-    stack.callback(os.close, reading)
-    opened.callback(os.close, writing)
-    return writing, Pump(reading, sink, label)
+    pump = Pump(reading, sink, f"{stream} of {service}")
+    stack.callback(pump.discard)
+    return writing, pump

@@ -53,6 +53,8 @@ StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 class ProcessSurvivedError(RuntimeError):
     """Processes exist although SIGKILL was sent: they hang in the kernel (state D, mostly).
 
+    Or they belong to another user, and this program may not signal them: it lacks CAP_KILL.
+
     Starting the same service again would mean to run it twice.
     """
 

@@ -23,22 +23,23 @@ PREFIX = "trio-entrypoint-"
 def find_hierarchy() -> str | None:
     """The directory to make cgroups in; None if there is none for us."""
     try:
-        with open("/proc/self/cgroup") as file:
-            if not any(line == "0::/\n" for line in file):
+        # As bytes: a mount point's name may be anything.
+        with open("/proc/self/cgroup", "rb") as file:
+            if b"0::/\n" not in file.readlines():
                 return None
-        with open("/proc/self/mountinfo") as file:
+        with open("/proc/self/mountinfo", "rb") as file:
             for line in file:
-                fields, _, kind = line.partition(" - ")
-                _, _, _, root, directory, *_ = fields.split()
-                if kind.startswith("cgroup2 ") and root == "/" and _usable(directory):
-                    return directory
+                fields, _, kind = line.partition(b" - ")
+                _, _, _, root, directory, *_ = fields.split(b" ")
+                if kind.startswith(b"cgroup2 ") and root == b"/" and _usable(directory):
+                    return os.fsdecode(directory)
     except OSError:
         return None
     return None
 
 
-def _usable(directory: str) -> bool:
-    return "\\" not in directory and os.access(directory, os.W_OK)
+def _usable(directory: bytes) -> bool:
+    return b"\\" not in directory and os.access(directory, os.W_OK)
 
 
 @final

@@ -66,6 +66,9 @@ def head_start(
         OSError: /dev/null cannot be opened, or the kernel knows no subreapers.
     """
     arguments = tuple(os.fsencode(word) for word in command)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        # As some parents leave it; then the kernel would throw away how the process ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.getpid() != 1:
         set_subreaper(True)
     identity = os.urandom(8).hex()

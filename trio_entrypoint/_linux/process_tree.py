@@ -10,7 +10,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import final
 
@@ -80,10 +80,12 @@ class Tree:
         self._reaper.note_end(shell_code)
 
     def signal_main(self, number: int) -> None:
-        """Send the main process a signal, and let it continue if it is stopped."""
+        """Send the main process a signal, if we may, and let it continue if it is stopped."""
         self._told.add(self._image)
-        for each in (number, signal.SIGCONT):
-            os.kill(self._run.main, each)
+        # Not to be allowed to is no reason to stop waiting: whoever lives on is told of.
+        with suppress(PermissionError):
+            for each in (number, signal.SIGCONT):
+                os.kill(self._run.main, each)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group of the main process."""

@@ -278,11 +278,12 @@ def shared_reaper() -> Generator[Reaper]:
         OSError: The kernel cannot make this program a subreaper.
     """
     reaper = Reaper()
-    try:
-        with _adopting(), _on_sigchld(reaper.reap):
+    with _adopting(), _on_sigchld(reaper.reap):
+        try:
             yield reaper
-    finally:
-        reaper.dismiss_guard()
+        finally:
+            # Not later: were SIGCHLD ignored again, the guard's end could not be waited for.
+            reaper.dismiss_guard()
 
 
 @contextmanager

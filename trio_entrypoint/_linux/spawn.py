@@ -54,7 +54,7 @@ def find_program(
     Args:
         name: A path if it contains a slash, else a name to look for in `PATH`.
         environment: The environment that the program will have.
-        cwd: Its working directory, if that is another than ours.
+        cwd: Its working directory, as an absolute path, if that is another than ours.
 
     Raises:
         CommandNotFoundError: There is none.
@@ -64,7 +64,8 @@ def find_program(
         candidates = [name if cwd is None else os.path.join(cwd, name)]
     else:
         search = environment.get(b"PATH", os.fsencode(os.defpath))
-        candidates = [os.path.join(entry or b".", name) for entry in search.split(b":")]
+        entries = [entry or b"." for entry in search.split(b":")]
+        candidates = [os.path.join(cwd or b"", entry, name) for entry in entries]
     denied: bytes | None = None
     for candidate in candidates:
         try:

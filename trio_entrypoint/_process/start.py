@@ -73,6 +73,7 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
         cgroup=cgroup,
         credentials=credentials,
         terminal=request.launch.terminal and _in_foreground(),
+        cwd=_absolute(request.launch.cwd),
     )
     environment = _environment(request, {} if credentials is None else credentials.environment)
     environment[MARKER_VARIABLE.encode()] = nested_marker(marker).encode()
@@ -126,6 +127,13 @@ def _cgroup(marker: str, reaper: Reaper, stack: ExitStack) -> Cgroup | None:
         return None
     stack.callback(cgroup.remove)
     return cgroup
+
+
+def _absolute(path: bytes | None) -> bytes | None:
+    """The path from the root: the process itself may be somewhere else already."""
+    if path is None or path.startswith(b"/"):
+        return path
+    return os.path.join(os.getcwdb(), path)
 
 
 def _check_directory(path: bytes) -> None:
