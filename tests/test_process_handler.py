@@ -174,3 +174,9 @@ async def test_a_process_is_a_process_handler() -> None:
     async with open_process(["true"]) as process:
         handler: ProcessHandler = process
         assert (await handler.wait()).success
+
+
+async def test_blocks_that_follow_each_other_leave_each_its_status() -> None:
+    for _ in range(30):
+        async with open_process(["sh", "-c", "exit 3"]) as process:
+            assert (await process.wait()).code == 3

@@ -60,6 +60,7 @@ class Reaper:
         """Where each run gets a cgroup of its own; None if that cannot be."""
         self._guard: Guard | None = None
         self._guard_failed = False
+        self._closed = False
         self.last_lines: list[str] = []
         """The last lines of output of the process that ended last, as far as they are known."""
 
@@ -69,7 +70,7 @@ class Reaper:
 
     def guard(self) -> None:
         """Have somebody end the runs, should this program be killed."""
-        if self._guard is not None or self._guard_failed or self._pid == 1:
+        if self._closed or self._guard is not None or self._guard_failed or self._pid == 1:
             return
         try:
             self._guard = Guard(self._identity, self.hierarchy)
@@ -80,8 +81,13 @@ class Reaper:
             self._kept.add(self._guard.pid)
             self._guard.know(self._runs.values())
 
-    def dismiss_guard(self) -> None:
-        """Need nobody to end the runs any more: none is left."""
+    def close(self) -> None:
+        """Reap nobody any more, not for a SIGCHLD that came just now either.
+
+        Another reaper may be there by then, whose runs this one does not know. And dismiss the
+        guard: no run is left.
+        """
+        self._closed = True
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
@@ -183,6 +189,8 @@ class Reaper:
 
     def reap(self) -> None:
         """Reap every adopted child that has ended."""
+        if self._closed:
+            return
         foreign = _Once(_children_of_others)
         for pid in children(self._pid):
             if pid in self._runs or pid in self._kept:
@@ -283,7 +291,7 @@ def shared_reaper() -> Generator[Reaper]:
             yield reaper
         finally:
             # Not later: were SIGCHLD ignored again, the guard's end could not be waited for.
-            reaper.dismiss_guard()
+            reaper.close()
 
 
 @contextmanager
