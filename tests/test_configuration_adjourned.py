@@ -13,8 +13,10 @@ from configurations import archive, move_into_place
 from trio_entrypoint import (
     Cause,
     ConfigurationState,
+    DescriptorProbe,
     FileSource,
     ProcessState,
+    Readiness,
     Supervisor,
     TarSource,
     open_directory_configuration,
@@ -147,12 +149,17 @@ async def test_a_supervisor_that_is_cancelled_adjourns_before_its_process_has_en
     place = Place("tar", tmp_path)
     stubborn = partial(
         open_process,
-        ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"],
+        ["sh", "-c", "trap '' TERM; echo >&3; while :; do sleep 0.01; done"],
         grace_period=0.3,
     )
 
     def supervisor_of(configuration: GenerationConfiguration) -> Supervisor:
-        return Supervisor(stubborn, configuration=configuration, confirm_within=60.0)
+        return Supervisor(
+            stubborn,
+            configuration=configuration,
+            readiness=Readiness(DescriptorProbe(3)),  # it ignores the signal by then
+            confirm_within=60.0,
+        )
 
     place.deliver("good")
     async with place.open() as configuration:
