@@ -13,7 +13,6 @@ One task does all of it, so that nothing of it overlaps: what has to be done nex
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import cast, final
 
 import trio
@@ -78,8 +77,12 @@ class Configurator:
         if handler is not None:
             if self._supervision.within is not None:
                 facts.trial = Trial() if revertible(handler).on_trial else None
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
+            try:
                 self._take(handler.events.receive_nowait())
+            except trio.WouldBlock:
+                facts.changed = True  # whom it was told to may have ended before it was applied
+            except trio.EndOfChannel:
+                pass
         facts.looked = not facts.changed  # it has told its state by now, or has nothing new
 
     async def watch(self) -> None:
@@ -121,25 +124,25 @@ class Configurator:
 
     async def _work(self) -> None:
         while True:
-            match self._supervision.configuration_duty():
+            now = trio.current_time()  # for both: no moment is between the verdict and the wait
+            match self._supervision.configuration_duty(now):
                 case ConfigurationDuty.ROLL_BACK:
                     await self._roll_back()
                 case ConfigurationDuty.CONFIRM:
                     await self._confirm()
                 case ConfigurationDuty.STAGE:
-                    await self._stage()
+                    await self._stage(self._next_verdict(now))
                 case ConfigurationDuty.RELOAD:
-                    self._facts.reload = False
-                    await self._reload(reloads(self._on_change), Cause.OPERATOR)
+                    await self._reload_as_asked()
                 case ConfigurationDuty.NOTHING:
-                    await self._supervision.wait(self._next_verdict())
+                    await self._supervision.wait(self._next_verdict(now))
 
     # --- updates
 
-    async def _stage(self) -> None:
+    async def _stage(self, until: float) -> None:
         facts, supervision = self._facts, self._supervision
         facts.changed = False  # whatever comes from now on may not be in it
-        with trio.CancelScope(deadline=self._next_verdict()) as supervision.staging:
+        with trio.CancelScope(deadline=until) as supervision.staging:
             async with self._handler.stage() as staged:
                 supervision.staging.deadline = math.inf
                 supervision.staging = None
@@ -154,7 +157,7 @@ class Configurator:
             self._superseded += 1
             return
         self._superseded = 0
-        if supervision.configuration_duty() in (
+        if supervision.configuration_duty(trio.current_time()) in (
             ConfigurationDuty.ROLL_BACK,
             ConfigurationDuty.CONFIRM,
         ):
@@ -183,8 +186,7 @@ class Configurator:
             actions = action if isinstance(action, list) else []
             if not await self._reload(actions, Cause.CONFIGURATION_APPLIED) and actions:
                 # It ended meanwhile, and its successor may have read either configuration.
-                facts.stale = self._supervision.run is not None
-                supervision.look(Cause.CONFIGURATION_APPLIED)
+                self._replace(Cause.CONFIGURATION_APPLIED)
 
     @property
     def _tells_changes(self) -> bool:
@@ -220,6 +222,17 @@ class Configurator:
 
     # --- reloads
 
+    async def _reload_as_asked(self) -> None:
+        """Do what the operator asked for while this task was busy: `Supervisor.reload`."""
+        self._facts.reload = False
+        if not await self._reload(reloads(self._on_change), Cause.OPERATOR):
+            self._replace(Cause.OPERATOR)
+
+    def _replace(self, cause: Cause) -> None:
+        """Let another process take the place of the one that cannot be reloaded."""
+        self._facts.stale = self._supervision.run is not None
+        self._supervision.look(cause)
+
     async def _reload(self, actions: Sequence[Reload], cause: Cause) -> bool:
         """Let the process read its configuration again; give whether there is one that can."""
         facts, supervision = self._facts, self._supervision
@@ -251,8 +264,8 @@ class Configurator:
 
     # --- trials
 
-    def _next_verdict(self) -> float:
-        return next_verdict(self._facts, trio.current_time(), self._supervision.within)
+    def _next_verdict(self, now: float) -> float:
+        return next_verdict(self._facts, now, self._supervision.within)
 
     async def _confirm(self) -> None:
         await revertible(self._handler).confirm()

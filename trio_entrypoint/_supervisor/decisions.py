@@ -9,6 +9,7 @@ happen, how often they happen, or what they interrupt.
 The rules for the process, the first that holds counts:
 
 1. A configuration on trial has failed or passed: not before the other task has dealt with it.
+   (What passed lets the process run, and only holds a start up.)
 2. It ended and its restart policy allows no restart: end, or give up.
 3. The operator stopped it: no.
 4. This entrypoint is not the active one: no.
@@ -116,7 +117,7 @@ class Facts:
     rollback: bool = False
     """The operator asks for a rollback."""
     reload: bool = False
-    """The operator asks for a reload."""
+    """The operator asks for a reload of the process that runs; it is over with that process."""
     retry_at: float = 0.0
     over: "End | GiveUp | None" = None
     executed: bool = False
@@ -178,7 +179,8 @@ def process_duty(facts: Facts, now: float, *, alive: bool) -> ProcessDuty:
         now: The time in seconds.
         alive: Whether there is a process, executed and not ended.
     """
-    if facts.trial is not None and (facts.trial.passed or facts.trial.failed is not None):
+    trial = facts.trial
+    if trial is not None and (trial.failed is not None or (trial.passed and not alive)):
         return Stay(ProcessState.STARTING)
     if facts.over is not None:
         return facts.over
@@ -233,7 +235,8 @@ def after_end(
     )
     done = isinstance(policy, Never) or (isinstance(policy, OnFailure) and success)
     trial = facts.trial
-    if trial is not None and not trial.hopeless and not (done and success):
+    undecided = trial is not None and not trial.hopeless and not trial.passed
+    if trial is not None and undecided and not (done and success):
         trial.failed = str(outcome.error or outcome.status)
         trial.outcome = outcome
         return
@@ -287,6 +290,11 @@ def next_verdict(facts: Facts, now: float, within: float | None) -> float:
     """When time will decide the trial; infinity if it has not begun, or its time is over.
 
     (A hopeless one that is not ready by then does not fail, and has all the time there is.)
+
+    Args:
+        facts: What is known.
+        now: The time, in seconds, at which it was judged last: what ends later is to come.
+        within: `confirm_within`.
     """
     ends = _trial_ends(facts, within)
     return ends if ends > now else math.inf
@@ -302,7 +310,9 @@ def judge_trial(facts: Facts, now: float, *, ready: bool, within: float | None) 
         within: `confirm_within`.
     """
     trial = facts.trial
-    if trial is None or trial.failed is not None or now < _trial_ends(facts, within):
+    if trial is None or trial.passed or trial.failed is not None:
+        return
+    if now < _trial_ends(facts, within):
         return
     if ready:
         trial.passed = True

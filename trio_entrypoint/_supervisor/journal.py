@@ -84,9 +84,10 @@ class Journal:
 
     async def wait_for(self, predicate: Callable[[State], bool]) -> State:
         """Wait for a state, however short it lasts."""
-        await trio.lowlevel.checkpoint()
-        if predicate(self.state):
-            return self.state
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if predicate(state := self.state):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return state
         if not self._ended:
             waiter = _Waiter(predicate)
             self._waiters.add(waiter)
@@ -96,6 +97,8 @@ class Journal:
                 self._waiters.discard(waiter)
             if waiter.seen is not None:
                 return waiter.seen
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
         raise trio.EndOfChannel(f"{self._name}: supervision has ended: {self.state}")
 
     def __enter__(self) -> "Journal":

@@ -56,7 +56,7 @@ class Supervision:
                 if self.facts.trial is not None:
                     self.facts.trial.since = None  # how long it takes to stop proves nothing
                 self.run.stop(cause)
-        if self.staging is not None and self.configuration_duty() in (
+        if self.staging is not None and self.configuration_duty(trio.current_time()) in (
             ConfigurationDuty.ROLL_BACK,
             ConfigurationDuty.CONFIRM,
         ):
@@ -66,7 +66,7 @@ class Supervision:
     def down(self) -> None:
         """The run of the process is over."""
         self.run = None
-        self.facts.stale = False
+        self.facts.stale = self.facts.reload = False
         self._changed.unpark_all()
 
     async def wait(self, until: float) -> Cause:
@@ -82,9 +82,8 @@ class Supervision:
         after_end(self.facts, self.history, self.restart, outcome, now, jitter)
         self.look(outcome.cause)
 
-    def configuration_duty(self) -> ConfigurationDuty:
-        """What has to be done about the configuration now."""
-        now = trio.current_time()
+    def configuration_duty(self, now: float) -> ConfigurationDuty:
+        """What has to be done about the configuration now, at a time in seconds."""
         judge_trial(self.facts, now, ready=self.journal.state.ready, within=self.within)
         return configuration_duty(self.facts)
 
