@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 from configurations import archive, move_into_place
 
@@ -25,7 +26,7 @@ from trio_entrypoint import (
     open_process,
     open_tar_configuration,
 )
-from trio_entrypoint.testing import FakeActivation, recording
+from trio_entrypoint.testing import FakeActivation, FakeProcess, recording
 
 AT_ONCE = Always(backoff=Backoff(initial=0.0))
 
@@ -146,6 +147,37 @@ async def test_an_entrypoint_killed_during_a_trial_goes_back_to_what_it_trusted(
     async with entrypoint(1000.0)():
         await until_lines(tmp_path / "log", ["good", "untried", "untried", "good"])
         assert (trusted / "app.conf").read_text() == "good"
+
+
+@pytest.mark.parametrize("proven", [False, True])
+async def test_the_same_contents_in_another_archive_are_as_trusted_as_they_were(
+    tmp_path: Path, proven: bool
+) -> None:
+    """Nothing is started anew for them, so that nothing of them could prove itself."""
+    tar, whole = tmp_path / "config.tar", archive({"app.conf": "good"})
+    process = FakeProcess()
+
+    move_into_place(tar, whole)
+    async with open_tar_configuration(tar, tmp_path / "etc") as configuration:
+        supervisor = Supervisor(
+            process, configuration=configuration, confirm_within=0.05 if proven else 60.0
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            state = ConfigurationState.APPLIED if proven else ConfigurationState.TRIAL
+            with trio.fail_after(10):
+                await supervisor.wait_for(lambda now: now.configuration is state)
+                _ = configuration.results
+                move_into_place(tar, whole + bytes(10240))
+                result = await configuration.results.receive()
+            assert result.generation is not None
+            assert result.generation.number == 2
+            assert configuration.on_trial is not proven
+            assert supervisor.state.configuration is state
+            nursery.cancel_scope.cancel()
+    assert len(process.runs) == 1
+    async with open_tar_configuration(tar, tmp_path / "etc") as configuration:
+        assert (await configuration.update()).error is None
 
 
 async def test_command_hooks_get_the_environment_of_the_process(tmp_path: Path) -> None:

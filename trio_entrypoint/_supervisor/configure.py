@@ -165,19 +165,21 @@ class Configurator:
             return
         changed = staged.changed
         if staged.error is not None or (not changed and facts.applied and self._tells_changes):
-            await self._commit(staged)
+            # The same contents in another wrapping: they are as trusted as they were.
+            await self._commit(staged, trial=facts.trial is not None)
             return
+        trial = supervision.within is not None
         action = choose(self._on_change, changed)
         can_reload = supervision.journal.state.ready or isinstance(action, Ignore)
         if action == Restart() or supervision.run is None or not can_reload:
             async with supervision.process_down(Cause.CONFIGURATION_CHANGED):
-                if await self._commit(staged):
+                if await self._commit(staged, trial=trial):
                     self._applied()
             return
         facts.committing = True
         supervision.look(Cause.CONFIGURATION_CHANGED)
         try:
-            committed = await self._commit(staged)
+            committed = await self._commit(staged, trial=trial)
         finally:
             facts.committing = False
             supervision.look(Cause.CONFIGURATION_CHANGED)
@@ -193,12 +195,12 @@ class Configurator:
         """Whether no changed path means no change: a handler with generations compares them."""
         return is_revertible(self._handler)
 
-    async def _commit(self, staged: StagedUpdate[Result]) -> bool:
+    async def _commit(self, staged: StagedUpdate[Result], *, trial: bool) -> bool:
         """Put a staged update in place, and take note of how that went."""
         error: Exception | None
         result: Result | None = None
         try:
-            result = await staged.commit(trial=self._supervision.within is not None)
+            result = await staged.commit(trial=trial)
             error = result.error
         except Exception as raised:  # noqa: BLE001 - a function of the user's that applies it
             error = raised
