@@ -101,7 +101,11 @@ class GenerationConfiguration:
             number = self._store.records.next_number()
             with self._collector.holding(number):
                 try:
-                    staged.change, staged.error = await self._preparation.prepare(number)
+                    prepared, staged.error = await self._preparation.prepare(number)
+                    if isinstance(prepared, Change):
+                        staged.change = prepared
+                    else:
+                        staged.present = prepared
                     yield staged
                 finally:
                     if staged.sealed is not None and not staged.in_place:
@@ -182,10 +186,8 @@ class GenerationConfiguration:
         """Put a staged generation in place; see `StagedGeneration.commit`."""
         async with self._switching:
             sealed = staged.sealed
-            if staged.error is None and sealed is not None:
-                reason = self._store.refused.get(sealed.manifest.digest)
-                if reason is not None:
-                    staged.error = refused_before(reason)
+            if staged.error is None:
+                staged.error = self._refusal(staged)
             if staged.error is not None:
                 return self._publish(staged.started, error=staged.error)
             if sealed is None or staged.in_place:
@@ -205,6 +207,14 @@ class GenerationConfiguration:
                 await self._step(sealed, self._store.tidy)
             unknown = await self._sync_pointer()
             return self._publish(staged.started, changed, durability_error=unknown)
+
+    def _refusal(self, staged: "StagedGeneration") -> Exception | None:
+        """Why it must not be put in place any more: it was rolled back after it was staged."""
+        made = staged.sealed or staged.present
+        if made is None or made is self._store.current:
+            return None
+        reason = self._store.refused.get(made.manifest.digest)
+        return None if reason is None else refused_before(reason)
 
     def would_change(self, staged: "StagedGeneration") -> Mapping[str, Modification]:
         """What putting a staged generation in place would change now."""
@@ -271,6 +281,8 @@ class StagedGeneration:
         self._handler = handler
         self.started = started
         self.change: Change | None = None
+        self.present: Sealed | None = None
+        """The generation in place, when the source is the one that it was made from."""
         self.error: Exception | None = None
         """Why it cannot be put in place; None when it can."""
         self.in_place = False

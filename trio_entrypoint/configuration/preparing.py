@@ -10,7 +10,7 @@ from typing import final
 import trio
 
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
-from trio_entrypoint._files.generations import Store
+from trio_entrypoint._files.generations import Sealed, Store
 from trio_entrypoint.configuration.change import Change
 from trio_entrypoint.configuration.options import Options
 from trio_entrypoint.configuration.source import Source
@@ -34,8 +34,13 @@ class Preparation:
         self._store = store
         self._options = options
 
-    async def prepare(self, number: int) -> tuple[Change | None, Exception | None]:
-        """Make a generation of the newest source, if that is another one, and validate it."""
+    async def prepare(self, number: int) -> tuple[Change | Sealed | None, Exception | None]:
+        """Make a generation of the newest source, and validate it.
+
+        Returns:
+            What it changes, or the generation in place if that is made of this very source;
+            and why it must not be put in place.
+        """
         error: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
@@ -47,7 +52,7 @@ class Preparation:
                 return None, failed
         else:
             return None, error
-        if change is None or self._options.validate is None:
+        if isinstance(change, Sealed) or self._options.validate is None:
             return change, None
         try:
             if await self._options.validate(Path(change.new.path)) is False:
@@ -60,8 +65,8 @@ class Preparation:
             raise
         return change, None
 
-    def _stage(self, number: int) -> Change | None:
-        """Read the source into a new generation; None when it is the one in place. In a thread."""
+    def _stage(self, number: int) -> Change | Sealed:
+        """Read the source into a new generation, if the one in place is another. In a thread."""
         check = trio.from_thread.check_cancelled
         with self._source.snapshot(check) as snapshot:
             current = self._store.current
@@ -71,7 +76,7 @@ class Preparation:
                 and current is not None
                 and (current.manifest.digest, current.manifest.variant) == source
             ):
-                return None
+                return current
             reason = self._store.refused.get(snapshot.digest)
             if reason is not None:
                 raise refused_before(reason)

@@ -71,7 +71,7 @@ class FakeConfiguration:
         self.trusted: list[Generation] = []
         """Those that are trusted, in order; a rollback goes to the newest but the present."""
         self.refused: dict[str, str] = {}
-        """Digests that were rolled back from, and why."""
+        """Digests that were rolled back from, and why, until another one is trusted."""
         self.adjourned: bool = False
         """Whether the trial that is on was adjourned."""
         self.pinned: list[Generation] = []
@@ -208,6 +208,7 @@ class FakeConfiguration:
         if self.generation is not None and self.on_trial:
             self.trusted.append(self.generation)
             self.adjourned = False
+            self.refused = {}
 
     async def rollback(self, reason: str = "rolled back on request") -> UpdateResult:
         """As in `RevertibleConfigurationHandler`."""
@@ -241,6 +242,7 @@ class FakeConfiguration:
     def _commit(
         self, source: FakeSource | None, error: Exception | None, trial: bool
     ) -> UpdateResult:
+        error = error or self._error(source)  # it may have been rolled back meanwhile
         if source is None or error is not None:
             return self._publish(UpdateResult(error=error, generation=self.generation))
         if self._in_place(source):
@@ -255,6 +257,7 @@ class FakeConfiguration:
         self.history.append(generation)
         if not trial:
             self.trusted.append(generation)
+            self.refused = {}
         return generation
 
     def _publish(self, result: UpdateResult) -> UpdateResult:
