@@ -288,6 +288,19 @@ async def test_cancellation_stops_the_process_and_ends_every_channel(
         await supervisor.wait_for(lambda state: state.ready)
 
 
+async def test_who_asks_late_for_the_states_gets_the_newest_one(
+    autojump_clock: MockClock, fake_process: FakeProcess
+) -> None:
+    for late in (False, True):
+        supervisor = Supervisor(fake_process)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            if not late:
+                assert (await supervisor.states.receive()).ready
+            nursery.cancel_scope.cancel()
+        assert [state.process async for state in supervisor.states] == [ProcessState.STOPPED]
+
+
 async def test_whoever_waits_for_a_state_that_never_comes_is_told_at_the_end(
     autojump_clock: MockClock, fake_process: FakeProcess
 ) -> None:

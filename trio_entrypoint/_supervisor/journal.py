@@ -31,13 +31,19 @@ class Journal:
         self._name = name
         self._since: float | None = None
         self._ended = False
-        self._newest = NewestChannel[State]()
+        self._newest: NewestChannel[State] | None = None
         self._transitions = ObserverChannel[Transition]()
         self._waiters: set[_Waiter] = set()
 
     @property
     def states(self) -> "trio.MemoryReceiveChannel[State]":
         """The newest state."""
+        if self._newest is None:  # a kilobyte or two, that few ask for
+            self._newest = NewestChannel[State]()
+            if self._since is not None:
+                self._newest.send(self.state)
+            if self._ended:
+                self._newest.__exit__(None, None, None)
         return self._newest.events
 
     @property
@@ -76,7 +82,8 @@ class Journal:
             )
             self._transitions.send(transition)
         if state != before:
-            self._newest.send(state)
+            if self._newest is not None:
+                self._newest.send(state)
             for waiter in self._waiters:
                 if waiter.seen is None and waiter.predicate(state):
                     waiter.seen = state
@@ -111,7 +118,8 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         self._ended = True
-        self._newest.__exit__(exc_type, exc_value, traceback)
+        if self._newest is not None:
+            self._newest.__exit__(exc_type, exc_value, traceback)
         self._transitions.__exit__(exc_type, exc_value, traceback)
         for waiter in self._waiters:
             waiter.over.set()

@@ -25,7 +25,7 @@ from trio_entrypoint.cli.settings import Settings
 from trio_entrypoint.cli.values import signal_number
 from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalAction, forward_signals
 from trio_entrypoint.handlers import ActivationHandler, ExitStatus
-from trio_entrypoint.states import GaveUp
+from trio_entrypoint.states import GaveUp, Transition
 
 __all__ = ["serve"]
 
@@ -88,6 +88,12 @@ class _Gate:
 async def _run_all(settings: Settings, fleet: Fleet) -> ExitStatus:
     failures: list[ExitStatus] = []
     gates = {name: _Gate() for name in settings.service}
+
+    def pass_when_ready(service: Service, transition: Transition) -> None:
+        if transition.after.ready:
+            gates[service.name].decide(passed=True)
+
+    fleet.listeners.append(pass_when_ready)
     async with trio.open_nursery() as beside:
         targets = [service.supervisor for service in fleet.services.values()]
         await beside.start(forward_signals, targets, _signal_table(settings.signals))
@@ -118,7 +124,6 @@ async def _run_one(
                 return ExitStatus(code=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fleet.observe, service)
-            nursery.start_soon(_decide_when_ready, service, gates[name])
             try:
                 status = await service.supervisor.run()
             except GaveUp as error:
@@ -131,14 +136,6 @@ async def _run_one(
         return status
     finally:
         gates[name].decide(passed=False)
-
-
-async def _decide_when_ready(service: Service, gate: _Gate) -> None:
-    try:
-        await service.supervisor.wait_for(lambda state: state.ready)
-    except trio.EndOfChannel:
-        return
-    gate.decide(passed=True)
 
 
 def _signal_table(signals: Mapping[str, str]) -> Mapping[int, SignalAction]:
