@@ -69,7 +69,8 @@ class ServiceSettings:
     """The program and its arguments; no shell is involved."""
 
     after: tuple[str, ...] = ()
-    """Services that are started before this one, and are ready by then."""
+    """Services that are started before this one, and are ready by then: the first time, and not
+    again when one of them is restarted, or activated anew."""
 
     stop_signal: str | int = attrs.field(default="SIGTERM", validator=is_signal)
     """The signal that asks it to end."""
