@@ -136,6 +136,39 @@ def test_waiting_begins_before_the_entrypoint_does(tmp_path: Path) -> None:
     world.end()
 
 
+def test_nobody_waits_for_a_service_that_is_never_started(tmp_path: Path) -> None:
+    """Whether the client came before that was clear, or after it."""
+    file, socket, end = tmp_path / "entrypoint.toml", tmp_path / "socket", tmp_path / "end"
+    file.write_text(f"""\
+on_failure = "continue"
+[control]
+socket = "{socket}"
+[service.db]
+command = ["sh", "-c", "while ! test -e {end}; do sleep 0.02; done; exit 4"]
+readiness = {{ file = "/no/such/file" }}
+restart = {{ policy = "never" }}
+[service.web]
+command = ["touch", "{tmp_path}/started"]
+after = ["db"]
+[service.other]
+command = ["sleep", "1000"]
+""")
+    entrypoint = subprocess.Popen([*COMMAND, "run", "-f", str(file)], stderr=subprocess.DEVNULL)
+    wait = [*COMMAND, "wait-ready", "--timeout", "60", "--socket", str(socket), "web"]
+    try:
+        World.until(socket.exists)
+        early = subprocess.Popen(wait, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.3)
+        end.touch()
+        assert "web is not going to be ready: stopped" in early.communicate(timeout=30)[1]
+        late = subprocess.run(wait, capture_output=True, text=True, timeout=30)
+        assert "web is not going to be ready: stopped" in late.stderr
+        assert not (tmp_path / "started").exists()
+    finally:
+        entrypoint.terminate()
+        assert entrypoint.wait(60) == 143
+
+
 def test_a_rollback_brings_the_configuration_before_back(world: World) -> None:
     world.active.touch()
     for text in ("one", "two"):

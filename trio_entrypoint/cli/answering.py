@@ -10,6 +10,7 @@ from trio_entrypoint.cli.mistakes import did_you_mean
 from trio_entrypoint.cli.observing import Fleet, Service
 from trio_entrypoint.cli.protocol import ProtocolError, Request
 from trio_entrypoint.cli.values import signal_number
+from trio_entrypoint.states import ProcessState
 
 __all__ = ["answer"]
 
@@ -23,12 +24,15 @@ async def answer(fleet: Fleet, request: Request, send: Send) -> None:
     services = _choose(fleet, request)
     match request.command:
         case "status":
-            await send(_status(services))
-            if request.follow:
-                with fleet.events.follow() as events:
-                    async for _ in events:
-                        _skip(events)
-                        await send(_status(services))
+            if not request.follow:
+                await send(_status(services))
+                return
+            # Followed first: nothing is lost between this status and the next.
+            with fleet.events.follow() as events:
+                await send(_status(services))
+                async for _ in events:
+                    _skip(events)
+                    await send(_status(services))
         case "logs" | "events":
             feed = fleet.log if request.command == "logs" else fleet.events
             await _send_entries(feed, request, services, send)
@@ -114,17 +118,26 @@ async def _send_entries(
                     await send(entry)
 
 
+def _has_been_ready(service: Service) -> bool:
+    """Whether one that was ready a moment ago is so still, or has done what it was for."""
+    state = service.supervisor.state
+    return state.ready or state.process is ProcessState.ENDED
+
+
 async def _wait_ready(services: Sequence[Service], within: float | None) -> None:
     limit = float("inf") if within is None else within
+    late = services
     with trio.move_on_after(limit):
-        for service in services:
-            try:
-                await service.supervisor.wait_for(lambda state: state.ready)
-            except trio.EndOfChannel:
-                state = service.supervisor.state.process.value
-                raise ProtocolError(
-                    "refused", f"{service.name} is not going to be ready: {state}"
-                ) from None
+        while late:
+            for service in late:
+                try:
+                    await service.supervisor.wait_for(lambda state: state.ready)
+                except trio.EndOfChannel:
+                    state = service.supervisor.state.process.value
+                    raise ProtocolError(
+                        "refused", f"{service.name} is not going to be ready: {state}"
+                    ) from None
+            late = [service for service in services if not _has_been_ready(service)]
         return
     late = [service for service in services if not service.supervisor.state.ready]
     told = ", ".join(f"{one.name} ({one.supervisor.state.process.value})" for one in late)

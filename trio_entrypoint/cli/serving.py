@@ -26,8 +26,9 @@ from trio_entrypoint.cli.values import signal_number
 from trio_entrypoint.entrypoint import DEFAULT_SIGNALS, SignalAction, forward_signals
 from trio_entrypoint.handlers import ActivationHandler, ExitStatus
 from trio_entrypoint.states import GaveUp, Transition
+from trio_entrypoint.supervisor import Supervisor
 
-__all__ = ["serve"]
+__all__ = ["end_unstarted", "serve"]
 
 _logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ async def _run_one(
             await gates[other].decided.wait()
             if not gates[other].passed:
                 _logger.error("not started: %s was never ready", other, extra={"service": name})
+                await end_unstarted(service.supervisor)
                 return ExitStatus(code=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fleet.observe, service)
@@ -136,6 +138,14 @@ async def _run_one(
         return status
     finally:
         gates[name].decide(passed=False)
+
+
+async def end_unstarted(supervisor: Supervisor) -> None:
+    """Tell whoever waits for a service that is not going to be started."""
+    supervisor.stop()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await supervisor.run()
 
 
 def _signal_table(signals: Mapping[str, str]) -> Mapping[int, SignalAction]:
