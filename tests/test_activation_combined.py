@@ -9,6 +9,7 @@ import trio.testing
 from trio_entrypoint import ActivationChanged, open_all_activation, open_any_activation
 from trio_entrypoint._channels import NewestChannel
 from trio_entrypoint.handlers import ActivationHandler
+from trio_entrypoint.testing import FakeActivation
 
 ON, OFF = ActivationChanged(active=True), ActivationChanged(active=False)
 
@@ -181,6 +182,21 @@ async def test_a_handler_that_ended_is_inactive(switches: tuple[Switch, Switch])
         assert await news(both) == ON
         first.close()
         assert await news(both) == OFF
+
+
+async def test_a_handler_that_ended_is_inactive_whatever_it_was_last() -> None:
+    """A supervisor does not take its word either. The others go on."""
+    first, second = FakeActivation(token="1"), FakeActivation(token="2")
+    async with open_any_activation(first, second) as either:
+        assert await news(either) == ActivationChanged(active=True, token="1")
+        first.close()
+        assert await news(either) == ActivationChanged(active=True, token="2")
+        assert either.token == "2"
+        second.deactivate()
+        assert await news(either) == OFF
+        assert not either.active
+        second.activate(token="3")
+        assert await news(either) == ActivationChanged(active=True, token="3")
 
 
 async def test_nothing_cannot_be_combined() -> None:

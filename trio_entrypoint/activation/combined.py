@@ -29,6 +29,7 @@ class CombinedActivation:
         self._combine = combine
         self._channel = channel
         self._newest = [first_event(handler) for handler in handlers]
+        self._ended: set[int] = set()
         self._told = self._active_or(None)
         channel.send(self._told)
 
@@ -40,18 +41,25 @@ class CombinedActivation:
     @property
     def active(self) -> bool:
         """Whether the combination is active now: each handler is asked at each reading."""
-        return self._combine(handler.active for handler in self._handlers)
+        return self._combine(self._is_active(index) for index in range(len(self._handlers)))
 
     @property
     def token(self) -> str | None:
         """The token of the first handler that has one; None while the combination is inactive."""
-        tokens = (handler.token for handler in self._handlers if handler.active)
+        tokens = (
+            handler.token for index, handler in enumerate(self._handlers) if self._is_active(index)
+        )
         return next(filter(None, tokens), None) if self.active else None
+
+    def _is_active(self, index: int) -> bool:
+        """Whether a handler is active now. For one that has ended nobody vouches."""
+        return index not in self._ended and self._handlers[index].active
 
     async def follow(self, index: int) -> None:
         """Tell what one handler's events change, as long as they come."""
         async for event in sole_receiver(self._handlers[index].events, ACTIVATION):
             self._tell(index, event)
+        self._ended.add(index)
         self._tell(index, ActivationChanged(active=False))
 
     def _tell(self, index: int, event: ActivationChanged) -> None:
@@ -69,8 +77,9 @@ class CombinedActivation:
 
     def _all_told(self) -> bool:
         """Whether each handler is what its newest event says."""
-        pairs = zip(self._handlers, self._newest, strict=True)
-        return all(handler.active == event.active for handler, event in pairs)
+        return all(
+            self._is_active(index) == event.active for index, event in enumerate(self._newest)
+        )
 
     def _active_or(self, deadline: float | None) -> ActivationChanged:
         if not self.active:
