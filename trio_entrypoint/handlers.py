@@ -91,14 +91,6 @@ class ExitStatus:
                 f"an exit status is either a code or a signal, not {self.code=}, {self.signal=}"
             )
 
-    @classmethod
-    def from_returncode(cls, returncode: int) -> "ExitStatus":
-        """Convert from the convention of `subprocess`: -N means 'ended by signal N'.
-
-        `os.waitstatus_to_exitcode` gives the same numbers for a status of `waitpid(2)`.
-        """
-        return cls(signal=-returncode) if returncode < 0 else cls(code=returncode)
-
     @property
     def success(self) -> bool:
         """Whether the process exited with code 0."""
