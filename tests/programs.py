@@ -6,10 +6,11 @@ gets to the end, none of them is left.
 """
 
 import os
+import resource
 import shlex
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import trio
@@ -63,6 +64,29 @@ async def started(
         os.close(reading)
         if writing >= 0:
             os.close(writing)
+
+
+@contextmanager
+def exhausted(free: int) -> Generator[Callable[[], None]]:
+    """Use up all descriptors but some, until the block ends or what this gives is called."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    held: list[int] = []
+
+    def give_back() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        while held:
+            os.close(held.pop())
+
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(free):
+            os.close(held.pop())
+        yield give_back
+    finally:
+        give_back()
 
 
 def python(source: str) -> list[str]:

@@ -134,3 +134,25 @@ def test_a_mount_point_whose_name_is_no_utf8_is_in_nobodys_way(tmp_path: Path) -
         check=True,
     )
     assert os.path.isfile(ran.stdout.rstrip() + b"/cgroup.procs")
+
+
+def test_a_cgroup_that_somebody_removed_has_nobody_in_it(hierarchy: Path) -> None:
+    cgroup = Cgroup.make(str(hierarchy), "test.2")
+    with cgroup.open_events() as events:
+        assert events is None
+    cgroup.remove()
+    cgroup.kill()
+    assert cgroup.pids() == []
+    assert not cgroup.populated
+    with cgroup.open_events() as events:
+        assert events is None
+
+
+def test_a_cgroup_that_nobody_can_look_at_is_not_said_to_be_empty(hierarchy: Path) -> None:
+    cgroup = Cgroup.make(str(hierarchy), "test.3")
+    try:
+        for look in (cgroup.pids, cgroup.kill, lambda: cgroup.populated):
+            with programs.exhausted(0), pytest.raises(OSError, match="Too many open files"):
+                look()
+    finally:
+        cgroup.remove()

@@ -55,28 +55,53 @@ async def test_a_process_that_sigkill_does_not_end_is_named(
 
 
 POWERLESS = """
+import sys
 import trio
-from trio_entrypoint import ProcessSurvivedError, open_process
+import programs
+from contextlib import ExitStack
+from trio_entrypoint import LogLines, ProcessSurvivedError, open_process
 from trio_entrypoint._process import lifecycle
 
 lifecycle.KILL_TIMEOUT = 0.2
 
 async def main():
-    async with open_process(["sleep", "1000"], user="nobody", stdout="null", grace_period=0.1):
-        pass
+    with ExitStack() as stack:
+        async with open_process(
+            ["sleep", "1000"], user="nobody", stdout=LogLines(), grace_period=0.1
+        ) as process:
+            print(process.pid, flush=True)
+            if sys.argv[1] == "blind":
+                stack.enter_context(programs.exhausted(0))
 
 try:
     trio.run(main)
 except ProcessSurvivedError as error:
-    print(*error.pids)
+    print(type(error).__name__, *error.pids)
+except OSError as error:
+    print(error.strerror)
 """
 
 
-def test_a_process_that_may_not_be_signalled_is_named_and_not_waited_for() -> None:
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("seeing", "ProcessSurvivedError {pid}"), ("blind", "Too many open files")],
+)
+def test_a_process_that_may_not_be_signalled_is_told_of_and_not_waited_for(
+    how: str, expected: str
+) -> None:
     without = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"]
-    ran = subprocess.run(
-        [*without, sys.executable, "-c", POWERLESS], stdout=subprocess.PIPE, timeout=20, check=True
-    )
-    (pid,) = map(int, ran.stdout.split())
-    assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
-    os.kill(pid, signal.SIGKILL)
+    with subprocess.Popen(
+        [*without, sys.executable, "-c", POWERLESS, how],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as entrypoint:
+        assert entrypoint.stdout is not None
+        pid = int(entrypoint.stdout.readline())
+        try:
+            assert entrypoint.wait(timeout=20) == 0
+            assert Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        finally:
+            entrypoint.kill()
+            os.kill(pid, signal.SIGKILL)
+        assert entrypoint.stdout.read() == expected.format(pid=pid) + "\n"

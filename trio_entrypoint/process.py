@@ -22,6 +22,7 @@ from trio_entrypoint._linux.spawn import (
     CommandNotExecutableError,
     CommandNotFoundError,
 )
+from trio_entrypoint._nursery import only_cause
 from trio_entrypoint._process.lifecycle import Lifecycle, StopScope, StopSettings
 from trio_entrypoint._process.start import (
     Request,
@@ -229,6 +230,7 @@ def open_process(
         ValueError: An argument is out of range, or there is no such user; the message names
             the field.
         ProcessSurvivedError: From the end of the block: something did not end by SIGKILL.
+            (`OSError` if there is not even a descriptor left to look who lives.)
 
     Example::
 
@@ -312,8 +314,15 @@ async def _open_process(
             yield process
         finally:
             lifecycle.stop_asked.set()
-            await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - its tasks are bounded
-            lifecycle.close()
-            reaper.last_lines = process.last_lines
+            try:
+                await manager.__aexit__(None, None, None)  # noqa: ASYNC102 - its tasks are bounded
+            except BaseExceptionGroup as group:
+                cause = only_cause(group)
+                if cause is None:
+                    raise
+                raise cause from cause.__cause__
+            finally:
+                lifecycle.close()
+                reaper.last_lines = process.last_lines
         if lifecycle.survivors:
             raise ProcessSurvivedError(name, lifecycle.survivors)

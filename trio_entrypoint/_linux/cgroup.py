@@ -14,8 +14,10 @@ namespace of its own. Elsewhere the hierarchy has a manager, who does not expect
 import errno
 import os
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import final
+
+from trio_entrypoint._linux.procfs import raise_if_exhausted, suppress_gone
 
 PREFIX = "trio-entrypoint-"
 
@@ -44,7 +46,11 @@ def _usable(directory: bytes) -> bool:
 
 @final
 class Cgroup:
-    """A cgroup of ours, by its directory."""
+    """A cgroup of ours, by its directory. One that somebody removed has nobody in it.
+
+    Raises:
+        OSError: From every look: it is there, but there is no descriptor left to look with.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -71,8 +77,8 @@ class Cgroup:
     def pids(self) -> list[int]:
         """The processes that are here, or in a cgroup below."""
         found: list[int] = []
-        for directory, _, _ in os.walk(self._path):
-            with suppress(OSError), open(f"{directory}/cgroup.procs", "rb") as file:
+        for directory, _, _ in os.walk(self._path, onerror=raise_if_exhausted):
+            with suppress_gone(), open(f"{directory}/cgroup.procs", "rb") as file:
                 found.extend(map(int, file.read().split()))
         return found
 
@@ -82,19 +88,24 @@ class Cgroup:
 
         Unlike `pids` this misses none, however fast they fork (cgroups(7), `cgroup.events`).
         """
-        with self.open_events() as (_, populated):
-            return populated
+        with self.open_events() as events:
+            return events is not None
 
     @contextmanager
-    def open_events(self) -> Generator[tuple[int, bool]]:
-        """What to wait for with `EPOLLPRI` until this changes, and whether it is populated."""
-        with open(f"{self._path}/cgroup.events", "rb", buffering=0) as file:
-            yield file.fileno(), b"populated 1\n" in file.readall()
+    def open_events(self) -> Generator[int | None]:
+        """What to wait for with `EPOLLPRI` until it may be empty; None if it is."""
+        with ExitStack() as stack:
+            events: int | None = None
+            with suppress_gone():
+                path = f"{self._path}/cgroup.events"
+                file = stack.enter_context(open(path, "rb", buffering=0))
+                events = file.fileno() if b"populated 1\n" in file.readall() else None
+            yield events
 
     def kill(self) -> None:
         """Send SIGKILL to all that are here, or in a cgroup below, in one step."""
-        with suppress(OSError), open(f"{self._path}/cgroup.kill", "w") as file:
-            file.write("1")
+        with suppress_gone(), open(f"{self._path}/cgroup.kill", "wb", buffering=0) as file:
+            file.write(b"1")
 
     def remove(self) -> None:
         """Remove it, with those that were made below it, if nobody is left."""

@@ -7,7 +7,9 @@ CAP_SETUID. That is no more than starting a process as this user took.
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from trio_entrypoint._linux.procfs import suppress_gone
 
 
 def read_variable(pid: int, name: str) -> str | None:
@@ -22,7 +24,7 @@ def read_variable(pid: int, name: str) -> str | None:
 
 
 def _read(path: str) -> bytes:
-    with suppress(OSError):
+    with suppress_gone():
         try:
             return _contents(path)
         except PermissionError:

@@ -33,9 +33,13 @@ def main() -> None:
     deadline = time.monotonic() + TIMEOUT
     quiet = 0
     while quiet < QUIET_ROUNDS and time.monotonic() < deadline:
-        for cgroup in cgroups(*sys.argv[1:3]):
-            cgroup.kill()
-        quiet = 0 if remains.kill() else quiet + 1
+        try:
+            for cgroup in cgroups(*sys.argv[1:3]):
+                cgroup.kill()
+            quiet = 0 if remains.kill() else quiet + 1
+        except OSError:  # no descriptor left in the whole system
+            quiet = 0
+            time.sleep(0.01)
     for cgroup in cgroups(*sys.argv[1:3]):
         cgroup.remove()
 

@@ -18,8 +18,8 @@ import trio
 
 from trio_entrypoint._linux.cgroup import Cgroup
 from trio_entrypoint._linux.descendants import Run
-from trio_entrypoint._linux.procfs import Image, Stat, read_stat
-from trio_entrypoint._linux.reaper import Reaper
+from trio_entrypoint._linux.procfs import EXHAUSTED, Image, Stat, read_stat
+from trio_entrypoint._linux.reaper import Members, Reaper
 from trio_entrypoint._linux.signals import open_pidfd, send, send_to_group
 
 KILL_TIMEOUT = 10.0
@@ -50,8 +50,14 @@ class Tree:
         session: bool,
         cgroup: Cgroup | None = None,
     ) -> None:
-        stat = read_stat(main)
-        assert stat is not None
+        try:
+            stat = read_stat(main)
+            assert stat is not None
+        except BaseException:
+            # Nobody knows of it yet who could end it.
+            os.kill(main, signal.SIGKILL)
+            os.waitid(os.P_PID, main, os.WEXITED)
+            raise
         self._run = Run(marker, main, stat.started, main if session else None)
         self._reaper = reaper
         reaper.register(self._run)
@@ -59,15 +65,19 @@ class Tree:
         self._told: set[Image] = set()
         self._cgroup = cgroup
 
-    def members(self) -> list[Stat]:
-        """The living processes, as they are now."""
+    def members(self) -> Members:
+        """The living processes, as they are now.
+
+        Raises:
+            OSError: There is no descriptor left to look with.
+        """
         members = self._reaper.members(self._run)
         if self._cgroup is not None:
-            known = {member.pid for member in members}
+            known = {member.pid for member in members.own}
             for pid in self._cgroup.pids():
                 stat = read_stat(pid) if pid not in known else None
                 if stat is not None and not stat.ended:
-                    members.append(stat)
+                    members.own.append(stat)
         return members
 
     def close(self) -> None:
@@ -90,24 +100,24 @@ class Tree:
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group of the main process."""
         self._told.update(
-            member.image for member in self.members() if member.group == self._run.main
+            member.image for member in self.members().own if member.group == self._run.main
         )
         send_to_group(self._run.main, number, signal.SIGCONT)
 
-    def kill(self) -> list[Stat]:
+    def kill(self) -> Members:
         """Send SIGKILL to every process; return those that were there."""
         # The group first: the kernel does that in one step, so nobody can fork out of it.
         send_to_group(self._run.main, signal.SIGKILL)
         if self._cgroup is not None:
             self._cgroup.kill()
         members = self.members()
-        for member in members:
+        for member in members.own:
             send(member, signal.SIGKILL)
         return members
 
     def exists(self) -> bool:
         """Whether any process is left."""
-        return (self._cgroup is not None and self._cgroup.populated) or bool(self.members())
+        return (self._cgroup is not None and self._cgroup.populated) or self.members().exist
 
     async def asked(self, number: int) -> None:
         """Send each process that got none yet a signal, until no process is left."""
@@ -123,42 +133,61 @@ async def end_orphans(reaper: Reaper, grace_period: float) -> None:
     """Make the adopted orphans that belong to no run end; those that cannot are left."""
     told: set[Image] = set()
     with trio.move_on_after(grace_period):
-        await _gone(partial(_ask, reaper.orphans, told, signal.SIGTERM))
+        await _gone(partial(_ask, lambda: Members(reaper.orphans()), told, signal.SIGTERM))
 
-    def kill() -> list[Stat]:
+    def kill() -> Members:
         orphans = reaper.orphans()
         for orphan in orphans:
             send(orphan, signal.SIGKILL)
-        return orphans
+        return Members(orphans)
 
     with trio.move_on_after(KILL_TIMEOUT):
         await _gone(kill)
 
 
-def _ask(look: Callable[[], list[Stat]], told: set[Image], number: int) -> list[Stat]:
+def _ask(look: Callable[[], Members], told: set[Image], number: int) -> Members:
     """Send those who are there a signal, unless they were told; return all who are there."""
     members = look()
-    for member in members:
+    for member in members.own:
         if member.image not in told:
-            told.add(member.image)
             send(member, number, signal.SIGCONT)
+            told.add(member.image)
     return members
 
 
-async def _gone(look: Callable[[], list[Stat]], cgroup: Cgroup | None = None) -> None:
-    looks = 0
+async def _gone(look: Callable[[], Members], cgroup: Cgroup | None = None) -> None:
     pauses = _pauses()
-    # Asked second: whoever forks between the two is still seen.
-    while (members := look()) or (cgroup is not None and cgroup.populated):
+    looks = 0
+    while True:
         looks += 1
         if looks % _LOOKS == 0:
             await trio.lowlevel.checkpoint()
+        try:
+            if not await _look_and_wait(look, cgroup, pauses):
+                return
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            # Not even a look is possible: that says nothing, and others may close something.
+            await trio.sleep(next(pauses))
+
+
+async def _look_and_wait(
+    look: Callable[[], Members], cgroup: Cgroup | None, pauses: Iterator[float]
+) -> bool:
+    """Look who is there, and wait until that has changed; say whether anybody was."""
+    members = look()
+    # Asked second: whoever forks between the two is still seen.
+    if members.exist or (cgroup is not None and cgroup.populated):
         # A child that was just forked may get a signal while it has its parent's handler,
         # and forgets it with the program that it executes: no event tells of that. Nor does one
         # tell of those in a cgroup that fork faster than they can be listed.
-        again = not members or any(member.forked for member in members)
+        everyone = [*members.own, *members.ending]
+        again = not everyone or any(member.forked for member in everyone)
         with trio.move_on_after(next(pauses) if again else math.inf):
-            await _one_ended(members[-_WATCHED:], cgroup)
+            await _one_ended(everyone[-_WATCHED:], cgroup)
+        return True
+    return False
 
 
 def _pauses() -> Iterator[float]:
@@ -179,8 +208,8 @@ async def _one_ended(processes: Sequence[Stat], cgroup: Cgroup | None) -> None:
                 return
             ends.register(pidfd, select.EPOLLIN)
         if cgroup is not None:
-            events, populated = stack.enter_context(cgroup.open_events())
-            if not populated:
+            events = stack.enter_context(cgroup.open_events())
+            if events is None:
                 return
             ends.register(events, select.EPOLLPRI)
         await trio.lowlevel.wait_readable(ends.fileno())

@@ -1,17 +1,39 @@
 """What /proc tells about processes: their state, and their children.
 
 Read with plain system calls: a look at one process costs a few microseconds. A process that
-is gone is `None`, never an error.
+is gone is `None`, never an error. That there is no descriptor left to look with is an error.
 """
 
+import errno
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 _READ_SIZE = 65536
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that keep us from looking, and say nothing of what is there."""
+
 # include/linux/sched.h
 _PF_EXITING = 0x4
 _PF_FORKNOEXEC = 0x40
+
+
+def raise_if_exhausted(error: OSError) -> None:
+    """Raise an error again that says nothing of what is there."""
+    if error.errno in EXHAUSTED:
+        raise error
+
+
+@contextmanager
+def suppress_gone() -> Generator[None]:
+    """Let what is gone be no error."""
+    try:
+        yield
+    except OSError as error:
+        raise_if_exhausted(error)
+
 
 Image: TypeAlias = tuple[int, int, bool]
 """A process and, of the programs that it may run one after the other, which it runs."""
@@ -74,7 +96,8 @@ def children(pid: int) -> list[int]:
     """
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return []
     found: list[int] = []
     for thread in threads:
@@ -87,7 +110,8 @@ def children(pid: int) -> list[int]:
 def _read(path: str) -> bytes | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return None
     try:
         contents = b""

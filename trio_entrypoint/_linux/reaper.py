@@ -21,10 +21,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
@@ -42,6 +42,24 @@ _logger = logging.getLogger(__name__)
 # Whose orphans were that ended while we looked cannot be known any more. If they were this
 # run's, one that lives would have been seen in so many looks.
 _LOOKS_FOR_NOTHING = 30
+
+
+class Members(NamedTuple):
+    """Who is there, at one moment."""
+
+    own: list[Stat]
+    """The living processes of a run."""
+
+    ending: Sequence[Stat] = ()
+    """Orphans that are just ending, and whose marker is gone already.
+
+    They could be any run's, and what they leave behind too: their end has to be waited for.
+    """
+
+    @property
+    def exist(self) -> bool:
+        """Whether anybody has to be waited for."""
+        return bool(self.own or self.ending)
 
 
 @final
@@ -121,11 +139,13 @@ class Reaper:
         """From now on remember how each main process ended, not only the last one."""
         self._keeping_codes = True
 
-    def members(self, run: Run) -> list[Stat]:
+    def members(self, run: Run) -> Members:
         """The living processes of a run, as they are now.
 
-        Orphans that are just ending, and whose marker is gone already, are among them: they
-        could be another run's. If there is nobody, those that have ended are reaped by the way.
+        If there is nobody, those that have ended are reaped by the way.
+
+        Raises:
+            OSError: There is no descriptor left to look with.
         """
         dead: set[int] = set()
         for _ in range(_LOOKS_FOR_NOTHING):
@@ -133,16 +153,16 @@ class Reaper:
             # not on it. One that ended before has not: its children were adopted first.
             ended_before = self._has_ended(run)
             found, changed = self._look(run, dead)
-            if found:
+            if found.exist:
                 return found
             if not (changed or (not ended_before and self._has_ended(run))):
                 break
         # Not before: to find out whose the dead are may take longer than a fork takes.
         if not dead <= self._runs.keys():
             self.reap()
-        return []
+        return Members([])
 
-    def _look(self, run: Run, dead: set[int]) -> tuple[list[Stat], bool]:
+    def _look(self, run: Run, dead: set[int]) -> tuple[Members, bool]:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
         ending: list[Stat] = []
@@ -169,7 +189,7 @@ class Reaper:
                     changed = True
                 elif now.ending:
                     ending.append(now)
-        return [stat for stat in subtree(roots) if not stat.ended] + ending, changed
+        return Members([stat for stat in subtree(roots) if not stat.ended], ending), changed
 
     def _has_ended(self, run: Run) -> bool:
         main = read_stat(run.main)
@@ -192,12 +212,14 @@ class Reaper:
         if self._closed:
             return
         foreign = _Once(_children_of_others)
-        for pid in children(self._pid):
-            if pid in self._runs or pid in self._kept:
-                continue
-            stat = read_stat(pid)
-            if stat is not None and stat.ended:
-                self._reap(stat, foreign)
+        # Without a descriptor to look with, the next SIGCHLD or the end of a run looks again.
+        with suppress(OSError):
+            for pid in children(self._pid):
+                if pid in self._runs or pid in self._kept:
+                    continue
+                stat = read_stat(pid)
+                if stat is not None and stat.ended:
+                    self._reap(stat, foreign)
 
     def finish(self, run: Run) -> None:
         """Nothing is left of a run: what is found from now on belongs to others.

@@ -14,6 +14,7 @@ Both are shielded: cancellation is a way to ask, never a reason to leave somethi
 
 import os
 import signal as signals
+from contextlib import suppress
 from typing import Literal, TypeAlias, final
 
 import attrs
@@ -73,7 +74,9 @@ class Lifecycle:
         self._polite.cancel()
         self.stop_asked.set()
         if not self.gone.is_set():
-            self._tree.kill()
+            # Without a descriptor to look with, `stop_when_asked` tries it again.
+            with suppress(OSError):
+                self._tree.kill()
 
     async def watch(self) -> None:
         """Notice the end of the main process as soon as it comes."""
@@ -85,17 +88,14 @@ class Lifecycle:
         """Once asked to, make everything end, within bounds."""
         with trio.CancelScope(shield=True):
             await self.stop_asked.wait()
-            if not (self._is_over() or await self._stop_politely()):
-                with trio.move_on_after(KILL_TIMEOUT) as scope:
-                    await self._tree.killed()
-                # Not looked for when all are gone: who just ends then could be another's.
-                if scope.cancelled_caught:
-                    self.survivors = [member.pid for member in self._tree.members()]
-                if self.survivors:
-                    self._watching.cancel()
-                else:
-                    await self.ended.wait()
-            self.gone.set()
+            try:
+                await self._stop_all()
+            except BaseException:
+                self._watching.cancel()
+                raise
+            finally:
+                # Even if it failed: who waits for it must not wait for ever.
+                self.gone.set()
 
     def close(self) -> None:
         """Let go of the main process, and end the events."""
@@ -116,9 +116,23 @@ class Lifecycle:
         self._send.send_nowait(ProcessEnded(self._status))
         self.ended.set()
 
+    async def _stop_all(self) -> None:
+        if self._is_over() or await self._stop_politely():
+            return
+        with trio.move_on_after(KILL_TIMEOUT) as scope:
+            await self._tree.killed()
+        if scope.cancelled_caught:
+            self.survivors = [member.pid for member in self._tree.members().own]
+        if self.survivors:
+            self._watching.cancel()
+        else:
+            await self.ended.wait()
+
     def _is_over(self) -> bool:
-        """Whether the process ended by itself, and left nobody behind."""
-        return self.status is not None and not self._tree.exists()
+        """Whether the process ended by itself, and surely left nobody behind."""
+        with suppress(OSError):
+            return self.status is not None and not self._tree.exists()
+        return False
 
     async def _stop_politely(self) -> bool:
         """Ask everything to end, within the grace period; return whether nothing is left."""

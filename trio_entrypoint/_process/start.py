@@ -88,21 +88,22 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
             environment,
             descriptors,
         )
-        if not launch.needed:
+        report: int | None = None
+        if launch.needed:
+            report, writing = os.pipe()
+            stack.callback(os.close, report)
+            opened.callback(os.close, writing)
+            launcher = through_launcher(program, launch, writing)
+            pid = spawn(launcher, new_session=not launch.terminal)
+        else:
             pid = spawn(program)
-            tree = Tree(pid, marker, reaper, session=True)
-            return Started(pid, _pidfd(pid, stack), tree, pumps)
-        report, writing = os.pipe()
-        stack.callback(os.close, report)
-        opened.callback(os.close, writing)
-        launcher = through_launcher(program, launch, writing)
-        pid = spawn(launcher, new_session=not launch.terminal)
         tree = Tree(pid, marker, reaper, session=not launch.terminal, cgroup=cgroup)
     if launch.terminal:
         stack.callback(_take_terminal_back)
     try:
         pidfd = _pidfd(pid, stack)
-        await launched(program, report)
+        if report is not None:
+            await launched(program, report)
     except BaseException:
         with trio.move_on_after(KILL_TIMEOUT, shield=True):
             await tree.killed()
