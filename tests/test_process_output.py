@@ -97,6 +97,34 @@ async def test_a_file_is_rotated_by_size_and_count(tmp_path: Path) -> None:
     assert contents[-1].endswith("8")
 
 
+@pytest.mark.parametrize("keep", [0, 3])
+@pytest.mark.parametrize("by", ["removal", "renaming", "replacement"])
+async def test_a_file_that_somebody_else_took_away_is_begun_anew_and_costs_no_older_ones(
+    tmp_path: Path, by: str, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, older = tmp_path / "log", [tmp_path / f"log.{number}" for number in (1, 2, 3)]
+    for path in older:
+        path.write_text(path.name)
+    command = sh("read _; printf '%0100d' 1; read _; printf '%0100d' 2")
+    reading, writing = os.pipe()
+    output = LogFile(str(log), max_size=150, keep=keep)
+    with open(writing, "wb", buffering=0) as orders, open(reading, "rb") as stdin:
+        async with open_process(command, stdout=output, stdin=stdin.fileno()) as process:
+            orders.write(b"\n")
+            with trio.fail_after(5):
+                while log.stat().st_size < 100:
+                    await trio.sleep(0.005)
+            log.unlink() if by == "removal" else log.rename(tmp_path / "mine")
+            if by == "replacement":
+                log.touch()
+            orders.write(b"\n")
+            with trio.fail_after(5):
+                assert (await process.wait()).success
+    assert "output is lost" not in caplog.text
+    assert log.read_text() == "%0100d" % 2
+    assert [path.read_text() for path in older] == [path.name for path in older]
+
+
 async def test_standard_error_can_go_the_same_way_in_order(tmp_path: Path) -> None:
     for stderr in ("stdout", LogFile(str(tmp_path / "log"))):
         log = tmp_path / "log"

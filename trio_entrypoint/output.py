@@ -106,8 +106,7 @@ class FileSink:
     def write(self, data: bytes) -> None:
         """Append, after a rotation if the file would become too large."""
         if self._fd < 0:
-            self._fd = self._open()
-            self._size = os.fstat(self._fd).st_size
+            self._reopen()
         if self._size and self._size + len(data) > self._settings.max_size:
             self._rotate()
         view = memoryview(data)
@@ -122,6 +121,11 @@ class FileSink:
             os.close(self._fd)
             self._fd = -1
 
+    def _reopen(self) -> None:
+        self.close()
+        self._fd = self._open()
+        self._size = os.fstat(self._fd).st_size
+
     def _open(self) -> int:
         # Not through a symlink, and never waiting for the reader of a FIFO: who may write to
         # the log's directory must not choose what this program, often root, writes to.
@@ -134,6 +138,9 @@ class FileSink:
 
     def _rotate(self) -> None:
         path, keep = self._settings.path, self._settings.keep
+        if not self._is_in_place():  # somebody else has rotated, or removed, it
+            self._reopen()
+            return
         if keep == 0:
             os.ftruncate(self._fd, 0)
             self._size = 0
@@ -144,10 +151,14 @@ class FileSink:
             except FileNotFoundError:
                 continue
         os.rename(path, f"{path}.1")
-        os.close(self._fd)
-        self._fd = -1
-        self._fd = self._open()
-        self._size = 0
+        self._reopen()
+
+    def _is_in_place(self) -> bool:
+        try:
+            there = os.stat(self._settings.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
 
 
 @final
