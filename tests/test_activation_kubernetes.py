@@ -1,6 +1,7 @@
 """Holding a Lease object: the requests that client-go makes, and what becomes of failures."""
 
 import base64
+import os
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -233,6 +234,26 @@ async def test_watches_that_end_or_expire_are_renewed(tmp_path: Path) -> None:
         await becomes(activation, True)
 
 
+@pytest.mark.parametrize(
+    ("version", "duration"),
+    [("101", 2**63 - 1), ("101", 10**400), ("101", 10**18), ("\u00e9 &x", 3600), ("\ud800", 3600)],
+)
+async def test_a_record_that_makes_no_sense_ends_nothing_and_is_waited_out(
+    tmp_path: Path, version: str, duration: int
+) -> None:
+    fake = FakeKubernetes()
+    fake.may_watch = False
+    fake.write("active", holderIdentity="another", leaseDurationSeconds=duration)
+    fake.objects["active"]["metadata"]["resourceVersion"] = version
+    async with serve_kubernetes(fake) as server, contender(tmp_path, server) as activation:
+        with trio.fail_after(5):
+            while len([1 for method, *_ in fake.requests if method == "GET"]) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert not activation.active
+        fake.write("active", holderIdentity="", leaseDurationSeconds=1)
+        await becomes(activation, True)
+
+
 async def test_a_deleted_lease_is_created_again_and_tokens_grow(tmp_path: Path) -> None:
     fake = FakeKubernetes()
     async with serve_kubernetes(fake) as server, contender(tmp_path, server) as activation:
@@ -313,6 +334,20 @@ async def test_a_client_certificate_in_the_kubeconfig_is_shown(tmp_path: Path) -
         (lambda c: c["contexts"].clear(), "contexts: expected an entry named 'here'"),
         (lambda c: c["clusters"][0].pop("cluster"), "fake: expected a mapping"),
         (lambda c: c["clusters"][0]["cluster"].pop("server"), "server: expected http"),
+        (
+            lambda c: c["clusters"][0]["cluster"].update(server="http://a:b"),
+            "server: expected http",
+        ),
+        (
+            lambda c: c["clusters"][0]["cluster"].update(server="http://[::1"),
+            "server: expected http",
+        ),
+        (
+            lambda c: c["clusters"][0]["cluster"].update(server="http://a..b"),
+            "server: expected http",
+        ),
+        (lambda c: c["users"][0]["user"].update(token="\u00e9"), "token: expected"),
+        (lambda c: c["users"][0]["user"].update(token="a\nb"), "token: expected"),
         (lambda c: c["users"][0]["user"].update(exec={}), "exec is not supported"),
         (lambda c: c.update(users="many"), "users: expected a list"),
     ],
@@ -329,6 +364,17 @@ def test_a_broken_kubeconfig_is_refused_by_file_and_field(
     with pytest.raises(ValueError, match=expected) as refusal:
         from_kubeconfig(file)
     assert str(file) in str(refusal.value)
+
+
+def test_a_kubeconfig_that_is_refused_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    file = kubeconfig(tmp_path, "https://127.0.0.1:1", **{"client-certificate-data": "?"})
+    config = yaml.safe_load(file.read_text())
+    config["clusters"][0]["cluster"]["certificate-authority-data"] = "AAAA"
+    file.write_text(yaml.safe_dump(config))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ValueError, match="client-certificate-data: expected base64"):
+        from_kubeconfig(file)
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_outside_of_a_pod_a_kubeconfig_has_to_be_named() -> None:

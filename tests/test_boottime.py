@@ -29,6 +29,13 @@ async def test_a_time_that_has_passed_is_a_checkpoint() -> None:
         await BootClock().sleep_until(0)
 
 
+@pytest.mark.parametrize("deadline", [2.0**63, 1e300, float("inf")])
+async def test_a_time_beyond_every_clock_is_never(deadline: float) -> None:
+    with trio.move_on_after(0.01) as scope:
+        await BootClock().sleep_until(deadline)
+    assert scope.cancelled_caught
+
+
 async def test_a_cancelled_sleep_leaves_no_descriptor_open() -> None:
     clock = BootClock()
     before = os.listdir("/proc/self/fd")

@@ -148,6 +148,12 @@ async def test_a_file_that_is_no_certificate_is_named_at_entry(
         ({"endpoints": ["etcd:2379"]}, "endpoints"),
         ({"endpoints": ["http://user@etcd:2379"]}, "endpoints"),
         ({"endpoints": ["http://etcd:2379/path"]}, "endpoints"),
+        ({"endpoints": ["http://etcd:port"]}, "endpoints.*etcd:port"),
+        ({"endpoints": ["http://etcd:99999"]}, "endpoints.*etcd:99999"),
+        ({"endpoints": ["http://[::1"]}, "endpoints.*::1"),
+        ({"endpoints": ["http://etcd..local:2379"]}, "endpoints.*etcd..local"),
+        ({"endpoints": [f"http://{'a' * 64}:2379"]}, "endpoints.*aaa"),
+        ({"endpoints": ["http://b\u00fccher:2379"]}, "endpoints.*cher"),
         ({"name": "/"}, "name"),
         ({"ttl": 1}, "ttl"),
         ({"ttl": 10, "stop_within": 9}, "stop_within"),
@@ -209,6 +215,8 @@ HOSTILE = {
     "no base64": http(b'{"kvs": [{"key": "?"}]}'),
     "no integer": http(b'{"header": {"revision": "x"}}'),
     "an endless integer": http(b'{"header": {"revision": "%s"}}' % (b"9" * 10_000)),
+    "more than 64 bits": http(b'{"header": {"revision": %s}}' % (b"9" * 400)),
+    "more than 64 bits in a string": http(b'{"header": {"revision": "%s"}}' % (b"9" * 20)),
     "a number for a string": http(b'{"kvs": [{"key": 5}]}'),
     "too much": http(b'{"x": "' + b"y" * 3_000_000 + b'"}'),
     "half an answer": http(b"{}", headers={"Content-Length": "100"}),
@@ -274,6 +282,50 @@ async def test_a_watch_that_floods_is_ended() -> None:
         with pytest.raises(UnreachableError, match="wait to be taken"):
             async with etcd.watch(b"/app", from_revision=1):
                 await trio.sleep(5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (http(b""), "ended without a reason"),
+        (http(b'{"result": {"created": true}}\n'), "ended without a reason"),
+        (http(b'{"error": "no leader"}'), "no leader"),
+        (http(b'{"error": "not for you"}\n', "403 Forbidden"), "not for you"),
+        (http(b"<html>not found", "404 Not Found"), "<html>not found"),
+    ],
+)
+async def test_a_watch_that_ends_by_itself_is_a_failure_that_says_why(
+    answer: bytes, expected: str
+) -> None:
+    """Who took it for an end would watch again at once, and again."""
+    async with server(answer) as url, open_etcd([url], attempt_timeout=5) as etcd:
+
+        async def watch() -> None:
+            async with etcd.watch(b"/app", from_revision=1) as events:
+                async for _ in events:
+                    pass
+
+        with pytest.raises(UnreachableError, match=expected), trio.fail_after(4):
+            await watch()
+
+
+async def test_a_password_that_cannot_be_read_again_is_a_failure_that_may_mend_itself(
+    auth: EtcdAuth,
+) -> None:
+    password = Path(auth.password_file)
+    async with (
+        server(http(b'{"token": "t"}')) as url,
+        open_etcd([url], auth=auth, attempt_timeout=5) as etcd,
+    ):
+        password.unlink()
+        with pytest.raises(UnreachableError, match=str(password)):
+            await etcd.range(b"/app")
+        password.write_text("\n")
+        with pytest.raises(UnreachableError, match=str(password)):
+            async with etcd.watch(b"/app", from_revision=1):
+                pass
+        password.write_text("secret of app\n")
+        assert (await etcd.range(b"/app")).keys == ()
 
 
 async def test_a_compacted_past_ends_a_watch(etcd: Cluster) -> None:

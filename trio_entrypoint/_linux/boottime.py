@@ -13,6 +13,7 @@ import trio
 
 _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK  # TFD_CLOEXEC, TFD_NONBLOCK: timerfd_create(2)
 _TIMER_ABSTIME = 1
+_NEVER = 2.0**33  # seconds: the kernel counts nanoseconds in 63 bits
 
 
 class _Timespec(ctypes.Structure):
@@ -53,7 +54,7 @@ def _open_timer(deadline: float) -> int:
     if fd < 0:
         raise _last_error("timerfd_create")
     # All zeros would disarm the timer, and a deadline rounded down would be early.
-    nanoseconds = max(1, int(deadline * 1e9) + 1)
+    nanoseconds = max(1, int(min(deadline, _NEVER) * 1e9) + 1)
     due = _Itimerspec(value=_Timespec(nanoseconds // 10**9, nanoseconds % 10**9))
     if libc.timerfd_settime(fd, _TIMER_ABSTIME, ctypes.byref(due), None) < 0:
         error = _last_error("timerfd_settime")

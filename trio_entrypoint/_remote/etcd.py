@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from typing import final
-from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -33,6 +32,7 @@ from trio_entrypoint._remote.http import (
     Tls,
     Transport,
     UnreachableError,
+    is_address,
     open_transport,
 )
 from trio_entrypoint._remote.message import Message
@@ -63,14 +63,7 @@ def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
         raise ValueError("endpoints: expected at least one address of an etcd member")
     checked = tuple(endpoint.rstrip("/") for endpoint in endpoints)
     for endpoint in checked:
-        parts = urlsplit(endpoint)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.path
-            or parts.query
-            or parts.username is not None
-        ):
+        if not is_address(endpoint) or set(endpoint.partition("//")[2]) & set("/?#@"):
             raise ValueError(f"endpoints: expected http(s)://host:port, not {endpoint!r}")
     return checked
 
@@ -193,7 +186,9 @@ class Etcd:
     async def watch(
         self, key: bytes, range_end: bytes = b"", *, from_revision: int
     ) -> AsyncGenerator["Watch"]:
-        """Watch a key or a range from a revision on; the iteration ends when the watch does.
+        """Watch a key or a range from a revision on, which ends only when that was compacted.
+
+        Whatever else ends it is an error: who watched again at once would do so for ever.
 
         The member is asked to end the watch when it has lost its leader, for then it would
         hear of nothing. Whoever relies on a watch still bounds the time until it looks again.
@@ -270,7 +265,11 @@ class Etcd:
             return {}
         if self._token is None:
             url = f"{self._endpoints[member]}/v3/auth/authenticate"
-            login = {"name": self._auth.user, "password": _read_password(self._auth)}
+            try:
+                password = _read_password(self._auth)
+            except (OSError, ValueError) as error:
+                raise UnreachableError(f"cannot log in to etcd: {error}") from error
+            login = {"name": self._auth.user, "password": password}
             answer = parse_answer(
                 url, await self._transport.request("POST", url, {}, json.dumps(login).encode())
             )
@@ -300,7 +299,7 @@ class Watch:
                 raise UnreachableError(f"{self._url}: the watch ended: {error_text(message)}")
             result = message.child("result")
             if result.integer("compact_revision"):
-                break
+                raise StopAsyncIteration
             if result.true("canceled"):
                 reason = result.text("cancel_reason")
                 raise UnreachableError(f"{self._url}: the watch was cancelled: {reason:.200}")
@@ -308,7 +307,7 @@ class Watch:
             if events:
                 deleted = (e.child("kv").data("key") for e in events if e.text("type") == "DELETE")
                 return WatchEvent(header_of(result).revision, frozenset(deleted))
-        raise StopAsyncIteration
+        raise UnreachableError(f"{self._url}: the watch ended without a reason")
 
 
 def _header_value(url: str, value: str) -> str:

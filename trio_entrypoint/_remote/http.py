@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from os import PathLike
 from typing import Protocol, final
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -44,6 +45,22 @@ _SOCKET_OPTIONS = (
 
 class UnreachableError(OSError):
     """A server did not answer, or not in HTTP, or with more than is read from it."""
+
+
+def is_address(url: str) -> bool:
+    """Whether this is an `http(s)://host:port`, or has a path too, that can be connected to."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")  # as the resolver does
+        return (
+            parts.scheme in ("http", "https")
+            and host != b""
+            and parts.port != 0
+            and url.isascii()
+            and url.isprintable()
+        )
+    except ValueError:  # a port that is none, brackets without an end, a label that is too long
+        return False
 
 
 @final
@@ -267,5 +284,7 @@ class _PooledStream:
                     failure = f"a line is longer than {MAX_ANSWER} bytes"
                 if failure is not None:
                     failed.cancel()
+            if rest.strip() and failure is None:  # a refusal, say, has no newline at its end
+                await self._send.send(rest)
         if failure is not None:
             raise UnreachableError(f"{self._url}: {failure}")

@@ -8,6 +8,7 @@ import os
 import ssl
 from base64 import b64decode
 from collections.abc import Mapping
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import cast, final
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from trio_entrypoint._remote.http import Tls
+from trio_entrypoint._remote.http import Tls, is_address
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -42,10 +43,10 @@ class Access:
         """
         if self.token_file is None:
             return self.token
-        token = _read(self.token_file).strip()
-        if not token or not token.isascii() or not token.decode().isprintable():
+        token = _read(self.token_file).strip().decode("latin-1")
+        if not token or not _fits_header(token):
             raise ValueError(f"{self.token_file}: expected a token")
-        return token.decode()
+        return token
 
 
 def in_cluster(environ: Mapping[str, str] = os.environ) -> Access:
@@ -99,53 +100,31 @@ def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Ac
                 f"{user.where}: {plugin} is not supported: use a token, its file or a certificate"
             )
     server = cluster.text("server").rstrip("/")
-    parts = urlsplit(server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address(server):
         raise ValueError(f"{cluster.where}: server: expected http(s)://host:port, not {server!r}")
-    token_file = user.path("tokenFile")
+    token = user.text("token").strip()
+    if not _fits_header(token):
+        raise ValueError(f"{user.where}: token: expected a token")
     return Access(
         server=server,
-        context=_tls_context(cluster, user) if parts.scheme == "https" else None,
+        context=_tls_context(cluster, user) if urlsplit(server).scheme == "https" else None,
         server_name=cluster.text("tls-server-name") or None,
-        token=user.text("token") or None,
-        token_file=token_file,
+        token=token or None,
+        token_file=user.path("tokenFile"),
     )
 
 
 def _tls_context(cluster: "_Section", user: "_Section") -> ssl.SSLContext:
-    ca = cluster.file("certificate-authority")
-    certificate, key = user.file("client-certificate"), user.file("client-key")
-    try:
+    with ExitStack() as stack:
         context = Tls(
-            ca=None if ca is None else ca.path,
-            certificate=None if certificate is None else certificate.path,
-            key=None if key is None else key.path,
+            ca=cluster.file("certificate-authority", stack),
+            certificate=user.file("client-certificate", stack),
+            key=user.file("client-key", stack),
         ).context()
-    finally:
-        for file in (ca, certificate, key):
-            if file is not None:
-                file.close()
     if cluster.fields.get("insecure-skip-tls-verify") is True:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-@final
-class _Data:
-    """A file, or base64 data that the ssl module can read only as one: it stays in memory."""
-
-    def __init__(self, path: Path | None, data: bytes = b"") -> None:
-        self._fd = -1
-        if path is None:
-            self._fd = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
-            os.write(self._fd, data)
-            path = Path(f"/proc/self/fd/{self._fd}")
-        self.path = path
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
 
 
 @final
@@ -200,16 +179,26 @@ class _Section:
         value = self.text(field)
         return self._file.parent / value if value else None
 
-    def file(self, field: str) -> _Data | None:
-        """A file that is named, or that is there itself as FIELD-data."""
-        data = self.text(f"{field}-data")
-        if data:
-            try:
-                return _Data(None, b64decode(data, validate=True))
-            except ValueError:
-                raise ValueError(f"{self.where}: {field}-data: expected base64") from None
-        path = self.path(field)
-        return None if path is None else _Data(path)
+    def file(self, field: str, stack: ExitStack) -> Path | None:
+        """A file that is named, or that is there itself as FIELD-data.
+
+        The ssl module reads such data only as a file: it is one, in memory, until `stack` ends.
+        """
+        encoded = self.text(f"{field}-data")
+        if not encoded:
+            return self.path(field)
+        try:
+            data = b64decode(encoded, validate=True)
+        except ValueError:
+            raise ValueError(f"{self.where}: {field}-data: expected base64") from None
+        fd = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
+        stack.callback(os.close, fd)
+        os.write(fd, data)
+        return Path(f"/proc/self/fd/{fd}")
+
+
+def _fits_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _read(path: Path) -> bytes:

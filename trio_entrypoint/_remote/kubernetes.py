@@ -214,7 +214,8 @@ def _checked(where: str, answer: Answer) -> Message:
 def _lease(message: Message) -> LeaseObject:
     spec = message.child("spec")
     version = message.child("metadata").text("resourceVersion")
-    if not version:
+    # It goes into URLs, and into the process's environment as the fencing token.
+    if not version or not version.isascii() or not version.isprintable():
         raise UnreachableError(f"{message.where}: metadata: resourceVersion: expected a version")
     return LeaseObject(
         Spec(

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from contextlib import suppress
 from typing import cast, final
 
 from trio_entrypoint._remote.http import UnreachableError
@@ -49,15 +50,13 @@ class Message:
         return value
 
     def integer(self, field: str) -> int:
-        """An integer; 64-bit ones come as strings."""
+        """An integer of at most 64 bits; such ones come as strings."""
         value = self.fields.get(field) or 0
         if isinstance(value, str) and len(value) <= 20:
-            try:
-                return int(value)
-            except ValueError:
-                pass
-        if not isinstance(value, int):
-            raise self._wrong(field, "an integer", value)
+            with suppress(ValueError):
+                value = int(value)
+        if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+            raise self._wrong(field, "an integer of 64 bits", value)
         return value
 
     def true(self, field: str) -> bool:
