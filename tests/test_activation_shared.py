@@ -3,9 +3,11 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 import pytest
 import trio
@@ -20,12 +22,18 @@ from trio_entrypoint import (
     Readiness,
     Supervisor,
     open_all_activation,
+    open_any_activation,
     open_etcd_activation,
     open_process,
     open_shared_activation,
 )
-from trio_entrypoint.handlers import FENCING_TOKEN_VARIABLE
+from trio_entrypoint.handlers import FENCING_TOKEN_VARIABLE, ActivationHandler
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess
+
+Combined: TypeAlias = (
+    AbstractAsyncContextManager[ActivationHandler]
+    | AbstractAsyncContextManager[tuple[ActivationHandler, ...]]
+)
 
 ENTRYPOINT = [sys.executable, "-m", "trio_entrypoint.cli", "run"]
 
@@ -80,6 +88,40 @@ async def test_services_of_one_lease_start_and_stop_together(
         for supervisor in supervisors:
             await supervisor.wait_for(lambda state: state.process is ProcessState.INACTIVE)
         inner.cancel_scope.cancel()
+
+
+def shared_by_one(activation: FakeActivation) -> Combined:
+    return open_shared_activation(activation, 1)
+
+
+def alone_of_all(activation: FakeActivation) -> Combined:
+    return open_all_activation(activation)
+
+
+def one_of_any(activation: FakeActivation) -> Combined:
+    return open_any_activation(activation, FakeActivation(active=False))
+
+
+@pytest.mark.parametrize("follow", [shared_by_one, alone_of_all, one_of_any])
+async def test_a_lease_that_is_lost_while_all_is_cancelled_is_told_to_who_stops_a_process(
+    follow: Callable[[FakeActivation], Combined], autojump_clock: MockClock
+) -> None:
+    process, activation = FakeProcess(stop_takes=9.0), FakeActivation(token="1")
+
+    async def entrypoint(task_status: trio.TaskStatus[None]) -> None:
+        async with follow(activation) as followed:
+            handler = followed[0] if isinstance(followed, tuple) else followed
+            await Supervisor(process, activation=handler).run(task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(entrypoint)
+        run, cancelled = process.current, trio.current_time()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+            activation.deactivate(deadline=cancelled + 5)
+    assert run.status == ExitStatus(signal=9)
+    assert trio.current_time() == pytest.approx(cancelled + 5)
 
 
 async def test_a_handler_that_another_supervisor_follows_is_refused(

@@ -6,6 +6,7 @@ of a handler write `except ValueError` around it, and mean the `ValueError` of t
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -29,6 +30,30 @@ async def open_background(*tasks: Callable[[], Awaitable[object]]) -> AsyncGener
         if cause is None:
             raise
         raise cause from cause.__cause__
+
+
+@asynccontextmanager
+async def open_lasting_background(*tasks: Callable[[], Awaitable[object]]) -> AsyncGenerator[None]:
+    """Run tasks exactly as long as the block, as `open_background` does, though it is cancelled.
+
+    Cancellation from outside reaches them when the block's body has ended: what they tell still
+    matters to a body that is cleaning up.
+
+    Raises:
+        BaseException: As `open_background`.
+    """
+    scopes = [trio.CancelScope(shield=True) for _ in tasks]
+
+    async def run(scope: trio.CancelScope, task: Callable[[], Awaitable[object]]) -> None:
+        with scope:
+            await task()
+
+    async with open_background(*(partial(run, *pair) for pair in zip(scopes, tasks, strict=True))):
+        try:
+            yield
+        finally:
+            for scope in scopes:
+                scope.cancel()
 
 
 def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:

@@ -13,7 +13,7 @@ from typing import Protocol, final
 import trio
 
 from trio_entrypoint._channels import NewestChannel
-from trio_entrypoint._nursery import open_background
+from trio_entrypoint._nursery import open_lasting_background
 from trio_entrypoint.activation._lease import Lease, Tenure
 from trio_entrypoint.handlers import ActivationChanged
 
@@ -134,25 +134,9 @@ async def open_lease_activation(
     with NewestChannel[ActivationChanged]() as channel:
         channel.send(ActivationChanged(active=False))
         activation = LeaseActivation(clock, stop_within, channel)
-        deciding = _UntilTold(activation.demote_in_time)
-        contending = _UntilTold(partial(contend, activation))
-        async with open_background(deciding.run, contending.run):
+        contending = partial(contend, activation)
+        async with open_lasting_background(activation.demote_in_time, contending):
             try:
                 yield activation
             finally:
-                deciding.scope.cancel()
-                contending.scope.cancel()
                 activation.end()
-
-
-@final
-class _UntilTold:
-    """A task that its own scope cancels, and nothing else."""
-
-    def __init__(self, task: Callable[[], Awaitable[None]]) -> None:
-        self.scope = trio.CancelScope(shield=True)
-        self._task = task
-
-    async def run(self) -> None:
-        with self.scope:
-            await self._task()

@@ -11,7 +11,7 @@ from typing import final
 import trio
 
 from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
-from trio_entrypoint._nursery import open_background
+from trio_entrypoint._nursery import open_lasting_background
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
 
 
@@ -151,7 +151,7 @@ async def _open(
         raise ValueError("handlers: expected at least one activation to combine")
     with NewestChannel[ActivationChanged]() as channel:
         activation = CombinedActivation(handlers, combine, channel)
-        async with open_background(
+        async with open_lasting_background(
             *(partial(activation.follow, index) for index in range(len(handlers)))
         ):
             yield activation

@@ -12,7 +12,7 @@ from typing import final
 import trio
 
 from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
-from trio_entrypoint._nursery import open_background
+from trio_entrypoint._nursery import open_lasting_background
 from trio_entrypoint.activation.combined import first_event
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
 
@@ -76,7 +76,7 @@ async def open_shared_activation(
     first = first_event(handler)
     for channel in channels:
         channel.send(first)
-    async with open_background(partial(_tell_all, handler, channels)):
+    async with open_lasting_background(partial(_tell_all, handler, channels)):
         yield tuple(SharedActivation(handler, channel) for channel in channels)
 
 
