@@ -1,7 +1,9 @@
 """A process handler runs one program once, and tells its life."""
 
 import errno
+import fcntl
 import os
+import resource
 import signal
 import stat
 from pathlib import Path
@@ -104,6 +106,19 @@ async def test_extra_descriptors_get_the_numbers_asked_for_even_if_crossed() -> 
         assert (await process.wait()).success
     assert (os.read(second, 10), os.read(first, 10)) == (b"a\n", b"b\n")
     for descriptor in (first, first_end, second, second_end):
+        os.close(descriptor)
+
+
+async def test_a_descriptor_beyond_the_present_limit_is_in_nobodys_way() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = fcntl.fcntl(0, fcntl.F_DUPFD, 500)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
+    try:
+        async with programs.started(["sh", "-c", "ls /proc/self/fd; echo ready"]) as watched:
+            assert str(descriptor).encode() not in watched.output.split()
+        assert os.get_inheritable(descriptor)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
         os.close(descriptor)
 
 

@@ -631,3 +631,23 @@ async def test_a_cancelled_look_at_a_tree_loses_nothing(tmp_path: Path) -> None:
             if watch.identity is None or f"{number}/file".encode() not in watch.identity:
                 with trio.fail_after(SOON):
                     await watch.changed()
+
+
+async def test_a_symlink_that_becomes_a_file_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "path"
+    path.symlink_to("elsewhere")
+    real = os.readlink
+
+    def readlink(name: bytes) -> bytes:
+        if name == os.fsencode(path) and path.is_symlink():
+            (tmp_path / "new").write_text("now a file")
+            (tmp_path / "new").rename(path)
+        return real(name)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    async with open_path_watch(path) as watch:
+        assert watch.error is None
+        assert watch.identity is not None
+        assert watch.identity.size == len("now a file")

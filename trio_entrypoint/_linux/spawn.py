@@ -96,6 +96,7 @@ def spawn(program: Program, *, new_session: bool = True) -> int:
         CommandError: The program cannot be executed; `filename` is its path.
     """
     held: list[int] = []
+    beyond: list[int] = []
     try:
         actions: list[tuple[int, ...]] = []
         # Moved out of the way first, so that no source is overwritten before it is copied.
@@ -105,7 +106,13 @@ def spawn(program: Program, *, new_session: bool = True) -> int:
             held.append(copy)
             actions.append((os.POSIX_SPAWN_DUP2, copy, target))
         kept = {*program.descriptors, *held}
-        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable() if fd not in kept]
+        others = [fd for fd in _inheritable() if fd not in kept]
+        # posix_spawn(3) refuses to close what is not below the present limit.
+        limit = os.sysconf("SC_OPEN_MAX")
+        beyond = [fd for fd in others if fd >= limit > 0]
+        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in others if fd not in beyond]
+        for descriptor in beyond:
+            os.set_inheritable(descriptor, False)
         call = partial(
             os.posix_spawn,
             program.path,
@@ -121,6 +128,8 @@ def spawn(program: Program, *, new_session: bool = True) -> int:
     finally:
         for descriptor in held:
             os.close(descriptor)
+        for descriptor in beyond:
+            os.set_inheritable(descriptor, True)
 
 
 def _inheritable() -> list[int]:

@@ -17,6 +17,7 @@ What inotify does not see, so that nothing here does: a file system mounted over
 on the way, and changes that another machine makes on a network file system.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -166,8 +167,16 @@ def follow(
         try:
             if last and entry.path in mounts:
                 watch_mounted(dispatcher, interest, entry.path, wanted)
-            status = os.lstat(entry.path)
-            return os.readlink(entry.path) if stat.S_ISLNK(status.st_mode) else status
+            while True:
+                status = os.lstat(entry.path)
+                if not stat.S_ISLNK(status.st_mode):
+                    return status
+                try:
+                    return os.readlink(entry.path)
+                except OSError as error:
+                    # EINVAL: it was replaced in this very moment, and is no symlink any more.
+                    if error.errno != errno.EINVAL:
+                        raise
         except FileNotFoundError:
             return None
 
