@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.manifest import Entry, Kind
-from trio_entrypoint._files.tree import TreeWriter
+from trio_entrypoint._files.tree import MAX_DEPTH, TreeWriter
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1024 * 1024
@@ -37,7 +37,8 @@ def scan_tree(
     Args:
         directories: The directory, opened.
         ignore: Whether to leave a path out, with all that is below it.
-        strict: Whether a device, FIFO or socket is an error; else it is left out.
+        strict: Whether a device, FIFO or socket is an error, and what is too deep for a
+            `TreeWriter`; else the former are left out.
         check: Called often; it may raise to give up.
 
     Raises:
@@ -47,6 +48,8 @@ def scan_tree(
     entries = {".": Entry(Kind.DIRECTORY, _mode(os.fstat(directories.descriptor(""))))}
     for path, status, parent, name in _walk(directories, "", ignore):
         check()
+        if strict and path.count("/") >= MAX_DEPTH:
+            raise SourceError(f"{path[:100]!r}...: deeper than {MAX_DEPTH} directories")
         match stat.S_IFMT(status.st_mode):
             case stat.S_IFDIR:
                 entries[path] = Entry(Kind.DIRECTORY, _mode(status))

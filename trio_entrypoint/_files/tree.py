@@ -29,7 +29,7 @@ from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceError
 from trio_entrypoint._files.manifest import Entry, Kind, leads_outside
 
-_MAX_DEPTH = 128
+MAX_DEPTH = 128
 _MAX_PATH = 3072  # PATH_MAX is 4096, and the path of the generation comes before it
 _NAMES = {Kind.FILE: "a file", Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symlink"}
 
@@ -244,9 +244,9 @@ class TreeWriter:
             path = "/".join(names) or "."
         # A character has up to 4 bytes.
         long = 4 * len(path) > _MAX_PATH and len(os.fsencode(path)) > _MAX_PATH
-        if long or len(names) > _MAX_DEPTH:
+        if long or len(names) > MAX_DEPTH:
             raise SourceError(
-                f"{path[:100]!r}...: deeper than {_MAX_DEPTH} directories "
+                f"{path[:100]!r}...: deeper than {MAX_DEPTH} directories "
                 f"or longer than {_MAX_PATH} bytes"
             )
         return path

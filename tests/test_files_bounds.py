@@ -1,7 +1,8 @@
-"""Archives that ask for more than there is: of memory, of time, of numbers, of descriptors."""
+"""Sources that ask for more than there is: of memory, of time, of numbers, of descriptors."""
 
 import io
 import os
+import subprocess
 import tarfile
 import time
 import tracemalloc
@@ -11,7 +12,7 @@ import pytest
 from configurations import archive
 from test_files_archive import checksummed, member, members, pax, read, unpack
 
-from trio_entrypoint import SourceError
+from trio_entrypoint import SourceError, open_directory_configuration
 from trio_entrypoint._files.archive import unpack_archive
 from trio_entrypoint._files.records import remove_tree
 from trio_entrypoint._files.tree import TreeWriter
@@ -140,3 +141,28 @@ def test_a_hard_link_is_made_where_it_belongs_however_many_directories_there_are
     blocks = [member(path, data=text.encode()) for path, text in files.items()]
     unpack(members(*blocks, member("here/link", tarfile.LNKTYPE, link=target)), tmp_path / "out")
     assert read(tmp_path / "out") == {**files, "here/link": "target"}
+
+
+async def test_a_directory_that_is_too_deep_is_refused_and_the_handler_lives_on(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").touch()
+    deep = os.open(source, os.O_RDONLY)
+    for _ in range(1500):  # more than Python nests calls
+        os.mkdir("d", dir_fd=deep)
+        below = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = below
+    os.close(deep)
+    async with open_directory_configuration(source, tmp_path / "target") as configuration:
+        refused = await configuration.update()
+        assert isinstance(refused.error, SourceError)
+        assert "deeper than 128 directories" in str(refused.error)
+        subprocess.run(["rm", "-r", source / "d"], check=True)
+        (source / Path(*["d"] * 127)).mkdir(parents=True)
+        (source / Path(*["d"] * 127) / "file").touch()
+        accepted = await configuration.update()
+        assert accepted.error is None
+        assert len(accepted.changed) == 129
