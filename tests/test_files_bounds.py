@@ -156,13 +156,17 @@ async def test_a_directory_that_is_too_deep_is_refused_and_the_handler_lives_on(
         os.close(deep)
         deep = below
     os.close(deep)
-    async with open_directory_configuration(source, tmp_path / "target") as configuration:
-        refused = await configuration.update()
-        assert isinstance(refused.error, SourceError)
-        assert "deeper than 128 directories" in str(refused.error)
-        subprocess.run(["rm", "-r", source / "d"], check=True)
-        (source / Path(*["d"] * 127)).mkdir(parents=True)
-        (source / Path(*["d"] * 127) / "file").touch()
-        accepted = await configuration.update()
-        assert accepted.error is None
-        assert len(accepted.changed) == 129
+    try:
+        async with open_directory_configuration(source, tmp_path / "target") as configuration:
+            refused = await configuration.update()
+            assert isinstance(refused.error, SourceError)
+            assert "deeper than 128 directories" in str(refused.error)
+            subprocess.run(["rm", "-r", source / "d"], check=True)
+            (source / Path(*["d"] * 127)).mkdir(parents=True)
+            (source / Path(*["d"] * 127) / "file").touch()
+            accepted = await configuration.update()
+            assert accepted.error is None
+            assert len(accepted.changed) == 129
+    finally:
+        # Nor can Python's own functions remove it.
+        subprocess.run(["rm", "-rf", source], check=True)
