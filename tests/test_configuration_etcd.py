@@ -2,6 +2,9 @@
 
 import itertools
 import sys
+import urllib.request
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,75 @@ async def test_a_configuration_over_its_limits_is_refused(etcd: Cluster, tmp_pat
         result = await configuration.update()
     assert "5000 bytes" in str(result.error)
     assert not target.exists()
+
+
+READ = '{"header": {"revision": "5"}, "kvs": [{"key": "L2MvYQ=="}]}'
+
+
+def ranges_served(etcd: Cluster) -> int:
+    """How many reads the member has answered, by its own account."""
+    with urllib.request.urlopen(f"{etcd.endpoints[0]}/metrics", timeout=3) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith("grpc_server_handled_total{") and all(
+                label in line for label in ('"OK"', '"Range"', '"unary"')
+            ):
+                return int(float(line.rpartition(" ")[2]))
+    return 0
+
+
+async def test_what_is_over_its_limits_is_read_again_when_it_has_changed_and_not_before(
+    etcd: Cluster, tmp_path: Path
+) -> None:
+    put_all(etcd, {"/crowd/a": "1", "/crowd/b": "2"})
+    async with open_etcd_configuration(
+        etcd.endpoints, "/crowd", tmp_path / "app", max_members=1
+    ) as configuration:
+        with trio.fail_after(5):
+            assert isinstance(await configuration.events.receive(), ConfigurationFailed)
+        before = ranges_served(etcd)
+        await trio.sleep(0.5)
+        assert ranges_served(etcd) == before
+        etcd.put("/crowd/c", "3")
+        etcd.delete("/crowd/b")
+        etcd.delete("/crowd/c")
+        with trio.fail_after(5):
+            while not isinstance(await configuration.events.receive(), ConfigurationChanged):
+                pass
+        assert (await configuration.update()).error is None
+
+
+@pytest.mark.parametrize(
+    ("found", "heard"),
+    [
+        (READ.replace("5", "REVISION"), "<html>no streams here"),
+        ('{"error": "not for you", "code": 7}', '{"result": {"events": [{"type": "PUT"}]}}'),
+        (READ, '{"result": {"compact_revision": "9"}}'),
+    ],
+    ids=["no watch", "no reading", "always compacted"],
+)
+async def test_a_gateway_that_lets_half_of_it_through_is_asked_less_and_less(
+    tmp_path: Path, found: str, heard: str
+) -> None:
+    asked: list[float] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            head = await stream.receive_some()
+            if b"/v3/watch" not in head:
+                asked.append(trio.current_time())
+            body = (heard if b"/v3/watch" in head else found) + "\n"
+            body = body.replace("REVISION", str(len(asked)))  # somebody writes other keys
+            answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+            await stream.send_all(answer.encode())
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_etcd_configuration([url], "/c", tmp_path / "app"):
+            await trio.sleep(1.5)
+        nursery.cancel_scope.cancel()
+    # At opening, and after pauses of at least 0.05, 0.1, 0.2, 0.4 and 0.8 seconds.
+    assert 3 <= len(asked) <= 6
 
 
 async def test_an_unreachable_cluster_is_a_failure_that_may_mend_itself(tmp_path: Path) -> None:

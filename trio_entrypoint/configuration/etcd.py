@@ -82,25 +82,37 @@ class EtcdSource:
     async def _follow(self, watch: "_Watch", revision: int) -> None:
         pauses = Pauses()
         while True:
-            try:
-                with trio.move_on_after(_LOOK_AGAIN):
-                    async with self._etcd.watch(
-                        self._prefix, self._end, from_revision=revision + 1
-                    ) as events:
-                        async for _ in events:
-                            break
-            except (UnreachableError, EtcdError):  # looking tells whether it was only the watch
-                await pauses.pause()
-            revision = await self._look(watch) or revision
-            if watch.error is None:
+            watched = await self._wait_for_news(revision)
+            seen = await self._look(watch)
+            if watched and seen > revision:
                 pauses = Pauses()
+            else:  # the same may be told at once, again
+                await pauses.pause()
+            revision = seen or revision
+
+    async def _wait_for_news(self, revision: int) -> bool:
+        """Wait for a reason to look; return whether it was not that watching failed."""
+        try:
+            with trio.move_on_after(_LOOK_AGAIN):
+                async with self._etcd.watch(
+                    self._prefix, self._end, from_revision=revision + 1
+                ) as events:
+                    async for _ in events:
+                        break
+        except (UnreachableError, EtcdError):  # looking tells whether it was only the watch
+            return False
+        return True
 
     async def _look(self, watch: "_Watch") -> int:
+        """Read everything, and tell it; return the revision that was read, 0 for none."""
         try:
             snapshot, revision = await self._read()
-        except (UnreachableError, EtcdError, SourceError) as error:
+        except (UnreachableError, EtcdError) as error:
             watch.tell(watch.identity, error)
             return 0
+        except _TooMuchError as error:
+            watch.tell(watch.identity, error)
+            return error.revision
         watch.tell(snapshot.digest if snapshot.files else None, None)
         return revision
 
@@ -120,15 +132,25 @@ class EtcdSource:
             keys += page.keys
             size += sum(len(key.value) for key in page.keys)
             if len(keys) > self._limits.members or size > self._limits.size:
-                raise SourceError(
+                raise _TooMuchError(
                     f"etcd keys under {self._prefix.decode()}: more than"
-                    f" {self._limits.members} keys or {self._limits.size} bytes"
+                    f" {self._limits.members} keys or {self._limits.size} bytes",
+                    revision,
                 )
             if not page.more or not page.keys:
                 break
             start = page.keys[-1].key + b"\0"
         files = {os.fsdecode(key.key[len(self._prefix) :]): key.value for key in keys}
         return MemorySnapshot(files, self._mode), revision
+
+
+@final
+class _TooMuchError(SourceError):
+    """What is there at a revision is more than is read; only a change can mend that."""
+
+    def __init__(self, message: str, revision: int) -> None:
+        super().__init__(message)
+        self.revision = revision
 
 
 @final
