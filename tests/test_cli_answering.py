@@ -1,20 +1,23 @@
 """What a client is told while things change under its request."""
 
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
 import trio
+from pages import DOCS
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_entrypoint.cli.answering import answer
+from trio_entrypoint.cli.logs import open_log
 from trio_entrypoint.cli.observing import Fleet, Service
-from trio_entrypoint.cli.protocol import ProtocolError, Request
+from trio_entrypoint.cli.protocol import COMMANDS, ProtocolError, Request
 from trio_entrypoint.cli.serving import end_unstarted
 from trio_entrypoint.policies import Hooks, Never, Readiness
 from trio_entrypoint.supervisor import Supervisor
-from trio_entrypoint.testing import FakeProcess
+from trio_entrypoint.testing import FakeConfiguration, FakeProcess
 
 
 @asynccontextmanager
@@ -108,3 +111,62 @@ async def test_a_service_that_is_never_started_has_ended_and_none_of_its_hooks_w
         with pytest.raises(ProtocolError, match="web is not going to be ready: stopped"):
             await answer(fleet, Request("wait-ready", {}), nothing)
     assert (called, fake_process.runs) == ([], [])
+
+
+def told() -> Mapping[str, tuple[set[str], str]]:
+    """What the page says of each command: its arguments, and the items of its answer."""
+    page = (DOCS / "reference/control.md").read_text()
+    table = page[page.index("| command | arguments | items |") :].partition("\n\n")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines()[2:]]
+    return {
+        command: (set(re.findall(r"`([a-z]+)`", arguments)), items)
+        for commands, arguments, items in rows
+        for command in re.findall(r"`([a-z-]+)`", commands)
+    }
+
+
+async def test_each_command_takes_and_sends_what_the_reference_says(
+    autojump_clock: MockClock,
+) -> None:
+    assert {command: set(takes) for command, takes in COMMANDS.items()} == {
+        command: arguments for command, (arguments, _) in told().items()
+    }
+    fleet, configuration = Fleet(), FakeConfiguration("one")
+    supervisor = Supervisor(FakeProcess(), name="web", configuration=configuration)
+    fleet.services["web"] = Service("web", supervisor, has_activation=False)
+    async with open_log("info", "json", fleet.log), trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.observe, fleet.services["web"])
+        nursery.start_soon(supervisor.run)
+        for command, (arguments, items) in told().items():
+            sent: list[dict[str, object]] = []
+
+            async def send(item: object) -> None:
+                sent.append(cast("dict[str, object]", item))  # noqa: B023 - sent at once
+                await trio.lowlevel.checkpoint()
+
+            await wait_all_tasks_blocked()
+            values = {"signal": "USR1"} if "signal" in arguments else {}
+            await answer(fleet, Request(command, values), send)
+            assert bool(sent) == (items.strip() != "none"), command
+            members = set(re.findall(r"`([a-z]+)`", items)) - set(COMMANDS[command])
+            assert members - {"services"} <= set(sent[0] if sent else {}), command
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_last_entries_of_a_service_are_its_own(autojump_clock: MockClock) -> None:
+    async with running(web=FakeProcess(), noisy=FakeProcess()) as fleet:
+        for _ in range(5):
+            fleet.services["noisy"].supervisor.restart()
+            await wait_all_tasks_blocked()
+        events: list[tuple[str, str]] = []
+
+        async def send(item: object) -> None:
+            event = cast("dict[str, str]", item)
+            events.append((event["service"], event["event"]))
+            await trio.lowlevel.checkpoint()
+
+        await answer(fleet, Request("events", {"services": ["web"], "lines": 2}), send)
+        assert events == [("web", "the process was executed"), ("web", "the process is ready")]
+        events.clear()
+        await answer(fleet, Request("events", {"services": ["web"], "lines": 0}), send)
+        assert not events

@@ -216,7 +216,8 @@ def test_following_shows_what_happens_and_ends_with_the_entrypoint(world: World)
         (["signal", "USR9", "db"], 1, '"USR9" is not a signal; did you mean'),
         (["signal", "HUP", "web"], 1, "web: there is no process"),
         (["rollback", "db"], 1, "db: "),
-        (["logs", "--lines", "-1"], 76, "lines must be a whole number, not negative"),
+        (["logs", "--lines", "-1"], 64, "-n/--lines: invalid count value: '-1'"),
+        (["wait-ready", "--timeout", "nan"], 64, "--timeout: invalid seconds value: 'nan'"),
         (["status", "--socket", "/no/such"], 69, "/no/such: no entrypoint listens there"),
     ],
 )

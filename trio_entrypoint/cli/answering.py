@@ -19,7 +19,8 @@ async def answer(fleet: Fleet, request: Request, send: Send) -> None:
     """Carry out a request, and send the items of its answer.
 
     Raises:
-        ProtocolError: It cannot be carried out; nothing was done.
+        ProtocolError: It cannot be carried out. Of several services, those before the one that
+            the message names have done it.
     """
     services = _choose(fleet, request)
     match request.command:
@@ -109,9 +110,9 @@ async def _send_entries(
     names = {service.name for service in services} if request.services else None
     # Followed first: nothing is lost between the last entry and the next.
     with feed.follow() as coming:
-        for entry in feed.recent(request.lines):
-            if names is None or entry.get("service") in names:
-                await send(entry)
+        entries = [e for e in feed.recent() if names is None or e.get("service") in names]
+        for entry in entries[max(0, len(entries) - request.lines) :]:
+            await send(entry)
         if request.follow:
             async for entry in coming:
                 if names is None or entry.get("service") in names:

@@ -40,10 +40,9 @@ class Feed(Generic[T]):
                 self._followers.discard(follower)
                 follower.close()
 
-    def recent(self, count: int | None = None) -> list[T]:
-        """Give the last entries, oldest first."""
-        entries = list(self._entries)
-        return entries if count is None else entries[len(entries) - min(count, len(entries)) :]
+    def recent(self) -> list[T]:
+        """Give the entries that are kept, oldest first."""
+        return list(self._entries)
 
     @contextmanager
     def follow(self) -> Generator[trio.MemoryReceiveChannel[T], None, None]:

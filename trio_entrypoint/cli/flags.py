@@ -162,13 +162,30 @@ _SOCKET = Flag(
     "",
     "PATH",
 )
+
+
+def count(text: str) -> int:
+    """A whole number, not negative; argparse names this function when it is none."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(text)
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Seconds, not negative; argparse names this function when they are none."""
+    number = float(text)
+    if not number >= 0:
+        raise ValueError(text)
+    return number
+
+
 _FOLLOW = Flag("-F --follow -f", "go on with what comes", action="store_true")
 _LINES = Flag(
     "-n --lines",
     "how many of the last entries to begin with (default: 100)",
     "",
     "COUNT",
-    type=int,
+    type=count,
 )
 _JSON = Flag("--json", "print JSON, for programs", action="store_true")
 
@@ -237,7 +254,7 @@ exit status:
     ),
     "wait-ready": Command(
         "wait until the services are ready",
-        (_SOCKET, Flag("--timeout", "seconds to wait at most", "", "SECONDS", type=float)),
+        (_SOCKET, Flag("--timeout", "seconds to wait at most", "", "SECONDS", type=seconds)),
         "SERVICE",
         "Exits with 0 as soon as all of them are ready, and with 75 when the time is over. With "
         "--timeout it waits for the entrypoint, too, if none listens yet.",

@@ -27,8 +27,8 @@ def operate(command: str, options: Mapping[str, Any]) -> int:
             arguments[name] = options[name]
     if follow:
         arguments["follow"] = True
-    # What waits for the services waits as long as they take.
-    patient = follow or command in ("wait-ready", "stop", "restart", "rollback", "reload")
+    # What waits for the services waits as long as they take; all else is answered at once.
+    patient = follow or command == "wait-ready"
     # Who waits for services waits for their entrypoint, too.
     patience = options["timeout"] or 0.0 if command == "wait-ready" else 0.0
     items = request(
@@ -63,12 +63,9 @@ def _show(command: str, items: Iterable[object], options: Mapping[str, Any]) -> 
                 text = _CLEAR + text
         elif command == "history":
             text = _generation(value)
-        elif command in ("logs", "events"):
-            text = _entry(value)
         else:
-            text = str(value.get("message", ""))
-        if text:
-            print(text, flush=True)  # noqa: T201
+            text = _entry(value)
+        print(text, flush=True)  # noqa: T201
 
 
 def _entry(entry: Mapping[str, Any]) -> str:

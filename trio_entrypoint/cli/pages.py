@@ -89,7 +89,7 @@ class Pages:
         return {
             **self._fleet.status(),
             "now": time.time(),
-            "events": self._fleet.events.recent(EVENTS_SHOWN),
+            "events": self._fleet.events.recent()[-EVENTS_SHOWN:],
             "timelines": {service.name: list(service.timeline) for service in services},
             "histories": {service.name: list(service.history) for service in services},
         }
