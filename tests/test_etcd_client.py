@@ -4,7 +4,7 @@ import gc
 import json
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -307,6 +307,33 @@ async def test_a_watch_that_ends_by_itself_is_a_failure_that_says_why(
 
         with pytest.raises(UnreachableError, match=expected), trio.fail_after(4):
             await watch()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [http(b"{}"), http(b'{"error": "requested lease not found", "code": 5}', "404 Not Found")],
+    ids=["nothing", "no lease"],
+)
+async def test_attempts_that_fail_at_once_are_made_less_and_less(lost: bytes) -> None:
+    grants = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal grants
+        with suppress(trio.BrokenResourceError):
+            while head := await stream.receive_some():
+                granted = b"/v3/lease/grant" in head
+                grants += granted
+                await stream.send_all(http(b'{"ID": "7", "TTL": "15"}') if granted else lost)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with open_etcd_activation([url], "/app") as activation:
+            await trio.sleep(1.2)
+            assert not activation.active
+        nursery.cancel_scope.cancel()
+    # The first one, and after pauses of at least 0.05, 0.1, 0.2, 0.4 and 0.8 seconds.
+    assert 3 <= grants <= 5
 
 
 async def test_a_password_that_cannot_be_read_again_is_a_failure_that_may_mend_itself(

@@ -123,6 +123,7 @@ class EtcdContender:
         self._identity = identity.encode()
         self._lease = 0
         self._created = False
+        self._pauses = Pauses()
 
     async def contend(self, activation: LeaseActivation) -> None:
         """Contend for ever, with a lease of its own for each attempt."""
@@ -131,6 +132,7 @@ class EtcdContender:
             self._created = False
             await activation.attempt(lambda: self._attempt(activation))
             await self.release()
+            await self._pauses.pause()  # an attempt can fail at once, each time
 
     async def release(self) -> None:
         """Let the next contender in at once; if that fails, it waits for the lease's end."""
@@ -153,6 +155,7 @@ class EtcdContender:
                 self._created = True
                 token = await self._wait_for_predecessors(key)
                 if token is not None:
+                    self._pauses = Pauses()
                     activation.elect(str(token))
                     await self._until_deleted(key, token, token + 1)
             except LeaseNotFoundError:
