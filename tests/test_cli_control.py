@@ -113,6 +113,7 @@ async def test_another_version_is_refused_and_named(tmp_path: Path) -> None:
         (encode_request("status", {"secret": 1}), "does not take 'secret'"),
         (encode_request("logs", {"lines": -1}), "lines must be a whole number"),
         (encode_request("wait-ready", {"timeout": float("nan")}), "timeout must be a number"),
+        (encode_request("wait-ready", {"timeout": 10**400}), "timeout must be a number"),
         (encode_request("logs", {"lines": True}), "lines must be a whole number"),
     ],
 )

@@ -117,6 +117,9 @@ tcp = "host:port"
         ),
         (f"{MINIMAL}after = ['web']\n", "these services wait for each other: web"),
         ("[service.web\n", "entrypoint.toml:1: not TOML: Expected ']'"),
+        (f"a = {'1' * 5000}\n", "entrypoint.toml: not TOML: Exceeds the limit"),
+        (f"on_failure = 0x{'f' * 5000}\n", "entrypoint.toml:1: on_failure: expected a whole"),
+        (f"{MINIMAL}user = {2**63}\n", "user: expected a whole number of at most 64 bits"),
         ("a = 1\na = 2\n", "entrypoint.toml:2: not TOML: Cannot overwrite a value"),
         (f"{MINIMAL}[http]\nlisten = 'nowhere'\n", 'entrypoint.toml:4: http.listen: "nowhere"'),
         (

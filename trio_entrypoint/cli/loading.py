@@ -32,7 +32,7 @@ class Expanded(str):
 
 
 class Unknown(str):
-    """A string whose variable is not set: that is said already, and nothing more about it."""
+    """Stands for a value that is wrong: that is said already, and nothing more about it."""
 
     __slots__ = ()
 
@@ -102,6 +102,8 @@ def load(
             mistakes.append(Mistake((), f"not UTF-8: {error}", name))
         except tomllib.TOMLDecodeError as error:
             mistakes.append(_not_toml(name, error))
+        except ValueError as error:  # a number of thousands of digits
+            mistakes.append(Mistake((), f"not TOML: {error}", name))
         except RecursionError:
             mistakes.append(Mistake((), "nested too deeply", name))
         else:
@@ -134,7 +136,10 @@ def expand(
     source: Source,
     path: KeyPath = (),
 ) -> object:
-    """Put the variables into every string of a tree; keys are left as they are."""
+    """Put the variables into every string of a tree; keys are left as they are.
+
+    Numbers are those of TOML: what has more than 64 bits is told and left out.
+    """
     match value:
         case dict():
             table = cast("dict[str, object]", value)
@@ -156,6 +161,11 @@ def expand(
                 source.mistakes.append(Mistake(path, str(error), source.name, line))
                 return Unknown(value)
             return Expanded(text)
+        case int() if not -(2**63) <= value < 2**63:
+            line = source.line(path)
+            message = "expected a whole number of at most 64 bits"
+            source.mistakes.append(Mistake(path, message, source.name, line))
+            return Unknown()
         case _:
             return value
 

@@ -18,6 +18,7 @@ of a value that it does not know: that is how version 1 may grow.
 
 import json
 from collections.abc import Mapping
+from sys import float_info
 from types import MappingProxyType
 from typing import Literal, TypeAlias, TypeGuard, cast
 
@@ -194,8 +195,10 @@ def _passes(check: _Check, value: object) -> bool:
             return isinstance(value, bool)
         case "count":
             return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        case "seconds":  # the comparison is false for NaN too, which JSON as Python reads it has
-            return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        case "seconds":  # JSON as Python reads it has NaN, and integers that no float can hold
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            return 0 <= value <= float_info.max
 
 
 def _is_list(value: object) -> TypeGuard[list[object]]:
