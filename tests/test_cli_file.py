@@ -14,6 +14,7 @@ from hypothesis import settings as run_with
 from hypothesis import strategies as st
 
 from trio_entrypoint.cli.checking import check
+from trio_entrypoint.cli.inspecting import check_file
 from trio_entrypoint.cli.loading import load
 from trio_entrypoint.cli.mistakes import UsageError
 from trio_entrypoint.cli.printing import to_toml
@@ -137,6 +138,50 @@ tcp = "host:port"
             'service.web.activation.all[0].fil: unknown key; did you mean "file"?',
         ),
         (f"{MINIMAL}[signals]\nSIGFOO = 'ignore'\n", 'signals: "SIGFOO" is not a signal'),
+        (f"{MINIMAL}[signals]\nTERM = 'HUP'\n", 'signals: "TERM" stops the entrypoint'),
+        (f"{MINIMAL}[signals]\nSIGSEGV = 'HUP'\n", '"SIGSEGV" is not a signal that an entryp'),
+        (f"{MINIMAL}umask = '1022'\n", "service.web.umask: expected mode bits in octal"),
+        (f"{MINIMAL}limits = {{ nofil = 9 }}\n", "service.web: limits: there is no 'nofil'"),
+        (f"{MINIMAL}limits = {{ nofile = [1, 2, 3] }}\n", "limits.nofile: expected the soft and"),
+        (
+            f"{MINIMAL}readiness = {{ http = 'localhost:80' }}\n",
+            "entrypoint.toml:3: service.web.readiness: 'url' must match regex",
+        ),
+        (f"{MINIMAL}health = {{ command = [] }}\n", "entrypoint.toml:3: service.web.health: "),
+        (f"{MINIMAL}hooks = {{ initial = [[]] }}\n", "entrypoint.toml:3: service.web.hooks: "),
+        (
+            f"{MINIMAL}configuration = {{ tar = '/x', target = '/y', validate = [] }}\n",
+            "entrypoint.toml:3: service.web.configuration: ",
+        ),
+        (
+            f"{MINIMAL}configuration = {{ tar = '/x', target = '/y', settle = inf }}\n",
+            "service.web.configuration.settle: 'settle' must be < inf",
+        ),
+        (
+            (
+                f"{MINIMAL}[service.web.configuration]\ntarget = '/y'\n"
+                "etcd = { endpoints = ['http://e:2379'], prefix = '/' }\n"
+            ),
+            "entrypoint.toml:5: service.web.configuration.etcd: prefix: expected what",
+        ),
+        (
+            f"{MINIMAL}[service.web.activation.etcd]\nendpoints = ['e:2379']\nname = '/x'\n",
+            "service.web.activation.etcd: endpoints: expected http(s)://host:port",
+        ),
+        (
+            (
+                f"{MINIMAL}[service.web.activation.etcd]\nendpoints = ['http://e:2379']\n"
+                "name = '/x'\nstop_within = 15\n"
+            ),
+            "stop_within: expected 0 to 12.8 seconds with a ttl of 15",
+        ),
+        (
+            (
+                f"{MINIMAL}[service.web.activation.kubernetes]\nnamespace = 'a'\nname = 'b'\n"
+                "renew_deadline = 15\n"
+            ),
+            "service.web.activation.kubernetes: lease_duration, renew_deadline, retry_period",
+        ),
     ],
 )
 def test_a_mistake_names_the_key_and_what_was_expected(
@@ -330,3 +375,22 @@ def test_what_a_source_cannot_have_is_a_mistake(
     )
     assert answer.returncode == 64
     assert mistake in answer.stderr
+
+
+def test_every_program_that_a_file_names_has_to_exist(tmp_path: Path) -> None:
+    file = tmp_path / "entrypoint.toml"
+    file.write_text("""\
+[service.app]
+command = ["no-command"]
+on_change = { "*.crt" = ["no-reload"], "*" = "SIGHUP" }
+health = { file = "/x", on_failure = ["no-rescue"] }
+readiness = { command = ["no-probe"] }
+hooks = { after_stop = [["no-hook"]] }
+configuration = { tar = "/x", target = "/t", validate = ["no-validator"] }
+""")
+    with pytest.raises(UsageError) as refused:
+        check_file(str(file))
+    told = str(refused.value)
+    assert all(f"no-{what}" in told for what in ("command", "reload", "rescue", "probe", "hook"))
+    assert 'service.app.on_change."*.crt": command not found in PATH: no-reload' in told
+    assert len(refused.value.mistakes) == 6

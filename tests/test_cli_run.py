@@ -148,6 +148,19 @@ restart = {{ policy = "never" }}
 """)
     assert run("run", "-f", str(file)).returncode == 7
     assert (tmp_path / "other").read_text() == "done\n"
+    file.write_text(file.read_text().replace('["sh", "-c", "exit 7"]', '["/no/such"]'))
+    assert run("run", "-f", str(file)).returncode == 127
+
+
+def test_a_target_that_is_managed_already_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "entrypoint.toml"
+    configuration = f'configuration = {{ file = "{tmp_path}/a", target = "{tmp_path}/b" }}'
+    services = [f'[service.{name}]\ncommand = ["true"]\n{configuration}\n' for name in "xy"]
+    file.write_text("".join(services))
+    ended = run("run", "-f", str(file), "--log-level", "error")
+    assert ended.returncode == 1
+    assert "another configuration handler manages this target" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_services_start_after_those_that_they_come_after(tmp_path: Path) -> None:

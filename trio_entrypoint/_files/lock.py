@@ -7,6 +7,8 @@ import os
 class InUseError(Exception):
     """Another handler, of this entrypoint or of another one, manages the same target."""
 
+    exit_code = 1  # its message is all that `run` has to say
+
 
 def lock_store(store: str, target: str) -> int:
     """Lock the store of a target; closing the descriptor unlocks it.

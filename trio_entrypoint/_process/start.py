@@ -251,6 +251,8 @@ def check_limits(
         if name not in known:
             raise ValueError(f"limits: there is no {name!r}; there are {', '.join(sorted(known))}")
         pair = value if isinstance(value, tuple | list) else (value, value)
+        if len(pair) != 2:
+            raise ValueError(f"limits.{name}: expected the soft and the hard limit, got {value!r}")
         soft, hard = (_limit(name, each) for each in pair)
         if _above(soft, hard):
             raise ValueError(f"limits.{name}: the soft limit {soft} is above the hard one, {hard}")

@@ -37,6 +37,21 @@ T = TypeVar("T")
 _LONGEST_ATTEMPT = 5.0
 
 
+def check_contention(name: str, ttl: int, stop_within: float) -> float:
+    """Refuse, by `ValueError`, what makes no sense; give the seconds of activity of a renewal."""
+    if not name.strip("/"):
+        raise ValueError(f"name: expected a name to contend for, not {name!r}")
+    if ttl < 2:
+        raise ValueError(f"ttl: expected at least 2 seconds, not {ttl}: etcd grants no less")
+    usable = ttl * (1 - MARGIN) - stop_within
+    if stop_within < 0 or usable < ttl / 10:
+        raise ValueError(
+            f"stop_within: expected 0 to {ttl * (0.9 - MARGIN):.1f} seconds with a ttl of {ttl},"
+            f" not {stop_within}: deactivation comes that long before the lease ends"
+        )
+    return usable
+
+
 @asynccontextmanager
 async def open_etcd_activation(
     endpoints: Sequence[str],
@@ -86,16 +101,7 @@ async def open_etcd_activation(
             ...
     """
     checked = check_endpoints(endpoints)
-    if not name.strip("/"):
-        raise ValueError(f"name: expected a name to contend for, not {name!r}")
-    if ttl < 2:
-        raise ValueError(f"ttl: expected at least 2 seconds, not {ttl}: etcd grants no less")
-    usable = ttl * (1 - MARGIN) - stop_within
-    if stop_within < 0 or usable < ttl / 10:
-        raise ValueError(
-            f"stop_within: expected 0 to {ttl * (0.9 - MARGIN):.1f} seconds with a ttl of {ttl},"
-            f" not {stop_within}: deactivation comes that long before the lease ends"
-        )
+    usable = check_contention(name, ttl, stop_within)
     # Within two thirds of the usable time, each member can be asked twice.
     attempt_timeout = min(_LONGEST_ATTEMPT, usable / (3 * len(checked)))
     async with open_etcd(checked, tls=tls, auth=auth, attempt_timeout=attempt_timeout) as etcd:

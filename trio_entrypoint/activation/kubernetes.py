@@ -49,6 +49,26 @@ _RELEASE_WITHIN = 2.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
+def check_contention(
+    namespace: str, name: str, lease_duration: int, renew_deadline: float, retry_period: float
+) -> float:
+    """Refuse, by `ValueError`, what makes no sense; give the seconds of a Lease to use."""
+    for field, value, longest in (("namespace", namespace, 63), ("name", name, 253)):
+        if not _NAME.fullmatch(value) or len(value) > longest:
+            raise ValueError(
+                f"{field}: expected lower-case letters, digits, '-' and '.', not {value!r}"
+            )
+    if lease_duration != int(lease_duration):
+        raise ValueError(f"lease_duration: expected whole seconds, not {lease_duration}")
+    usable = lease_duration * (1 - MARGIN)
+    if not usable > renew_deadline > _JITTER * retry_period > 0:
+        raise ValueError(
+            f"lease_duration, renew_deadline, retry_period: expected {lease_duration} less 5 %"
+            f" > {renew_deadline} > {_JITTER} x {retry_period} > 0"
+        )
+    return usable
+
+
 @asynccontextmanager
 async def open_kubernetes_activation(
     namespace: str,
@@ -100,19 +120,7 @@ async def open_kubernetes_activation(
         async with open_kubernetes_activation("billing", "billing-active") as activation:
             ...
     """
-    for field, value, longest in (("namespace", namespace, 63), ("name", name, 253)):
-        if not _NAME.fullmatch(value) or len(value) > longest:
-            raise ValueError(
-                f"{field}: expected lower-case letters, digits, '-' and '.', not {value!r}"
-            )
-    if lease_duration != int(lease_duration):
-        raise ValueError(f"lease_duration: expected whole seconds, not {lease_duration}")
-    usable = lease_duration * (1 - MARGIN)
-    if not usable > renew_deadline > _JITTER * retry_period > 0:
-        raise ValueError(
-            f"lease_duration, renew_deadline, retry_period: expected {lease_duration} less 5 %"
-            f" > {renew_deadline} > {_JITTER} x {retry_period} > 0"
-        )
+    usable = check_contention(namespace, name, lease_duration, renew_deadline, retry_period)
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig, context)
     label = socket.gethostname() if identity is None else identity
     async with open_transport(access.context, access.server_name) as transport:

@@ -71,6 +71,7 @@ __all__ = [
     "health",
     "hooks",
     "on_change",
+    "open_configuration",
     "open_shared",
     "open_supervisor",
     "readiness",
@@ -99,7 +100,7 @@ async def open_supervisor(
             activation = await stack.enter_async_context(_open_activation(settings.activation))
         if settings.configuration is not None:
             configuration = await stack.enter_async_context(
-                _open_configuration(settings.configuration)
+                open_configuration(settings.configuration)
             )
         yield Supervisor(
             process(name, settings, started),
@@ -255,9 +256,10 @@ def _open_kubernetes(
     return open_kubernetes_activation(**attrs.asdict(settings))
 
 
-def _open_configuration(
+def open_configuration(
     settings: "ConfigurationSettings",
 ) -> AbstractAsyncContextManager[ConfigurationHandler[UpdateResult]]:
+    """Make what opens a configuration."""
     from trio_entrypoint.configuration.validation import ValidateCommand
 
     validate = None

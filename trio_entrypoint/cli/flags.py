@@ -126,7 +126,7 @@ RUN_FLAGS = (
     ),
     Flag(
         "--init",
-        "act as init although this is not process 1: adopt and reap orphans",
+        "end orphans at the end, as init does, although this is not process 1",
         "init",
         action="store_true",
     ),
@@ -208,7 +208,7 @@ exit status:
   126 not executable, 127 not found; the last status, or 1, when it gave up restarting""",
     ),
     "check": Command(
-        "check a configuration file, and that what it names exists",
+        "check a configuration file, and that the programs and users that it names exist",
         (_FILE,),
         description="Prints every mistake in one line each, and exits with 64 if there is one.",
         examples="  trio-entrypoint check -f /etc/entrypoint.toml",

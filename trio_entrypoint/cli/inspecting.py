@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import attrs
@@ -75,6 +75,13 @@ def unknown_people(settings: Settings) -> Iterator[Mistake]:
 
 def _commands(service: ServiceSettings) -> Iterator[tuple[tuple[str | int, ...], tuple[str, ...]]]:
     yield ("command",), service.command
+    by_path = isinstance(service.on_change, Mapping)
+    changes: Any = service.on_change if by_path else {None: service.on_change}
+    for pattern, action in changes.items():
+        if not isinstance(action, str):
+            yield ("on_change",) if pattern is None else ("on_change", pattern), action
+    if service.health is not None and not isinstance(service.health.on_failure, str):
+        yield ("health", "on_failure"), service.health.on_failure
     for section in ("configuration", "readiness", "health", "hooks"):
         values: Any = getattr(service, section)
         if values is None:

@@ -76,7 +76,10 @@ class ReadinessSettings:
     """Good answers in a row that make it ready."""
 
     def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.cli.building import readiness
+
         exactly_one(self, PROBES)
+        readiness(self)  # the library's own rules
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +117,10 @@ class HealthSettings:
     """What an unhealthy application gets: "restart", "ignore", a signal or a command."""
 
     def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.cli.building import health
+
         exactly_one(self, PROBES[:-1])
+        health(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -134,10 +140,15 @@ class HookSettings:
     """Before the stop signal; not when the application ended by itself."""
 
     after_stop: tuple[Words | Command, ...] = ()
-    """After each end of the application, however it came."""
+    """After each run, however it ended; after one that could not be started, too."""
 
     timeout: float = like(Hooks, "timeout")
     """Seconds that a command without a `timeout` of its own may take."""
+
+    def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.cli.building import hooks
+
+        hooks(self)
 
 
 @attrs.frozen(kw_only=True)

@@ -134,7 +134,7 @@ async def _run_one(
                 if settings.on_failure == "end":
                     raise
                 _logger.error("%s", error, extra={"service": name})
-                status = ExitStatus(code=126)
+                status = ExitStatus(code=getattr(error, "exit_code", 1))
         return status
     finally:
         gates[name].decide(passed=False)

@@ -161,8 +161,11 @@ class ServiceSettings:
     """Commands around each run."""
 
     def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.cli.building import process
+
         if self.confirm_within is not None and self.configuration is None:
             raise ValueError("confirm_within is about new configurations, and there is none")
+        process("", self)()  # it is never entered: the arguments are checked
 
 
 @attrs.frozen(kw_only=True)
@@ -192,14 +195,15 @@ class Settings:
     """What a service that failed for good does to the others."""
 
     init: bool | None = None
-    """Act as init: adopt and reap orphans. By default when this is process 1."""
+    """Act as init: when all services have ended, end the orphans that are left. By default when
+    this is process 1. Orphans are adopted and reaped in any case."""
 
     termination_message: str | None = None
     """A file that gets the reason when the status is not 0, such as `/dev/termination-log`."""
 
     signals: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=are_signals)
     """What a signal to the entrypoint does: "forward", "ignore", "reload", or the name of the
-    signal that the applications get instead."""
+    signal that the applications get instead. SIGTERM, SIGINT and SIGQUIT always stop it."""
 
     log: LogSettings = LogSettings()
     """The entrypoint's own log."""

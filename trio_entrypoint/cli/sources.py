@@ -1,9 +1,10 @@
 """The sections of a service that say what it waits for: its activation and its configuration."""
 
+from math import inf
 from typing import Literal
 
 import attrs
-from attrs.validators import ge, gt, min_len, optional
+from attrs.validators import ge, gt, lt, min_len, optional
 
 from trio_entrypoint.cli.values import Words, exactly_one, is_mode
 from trio_entrypoint.commands import Command
@@ -53,6 +54,9 @@ class _EtcdSettings:
     """A file with the user's password on its first line."""
 
     def __attrs_post_init__(self) -> None:
+        from trio_entrypoint._remote.etcd import check_endpoints
+
+        check_endpoints(self.endpoints)
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
 
@@ -63,6 +67,12 @@ class KeysSettings(_EtcdSettings):
 
     prefix: str = attrs.field(validator=min_len(1))
     """What the keys' names begin with, up to a `/`; the rest of a name is a file's path."""
+
+    def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.configuration.etcd import check_prefix
+
+        super().__attrs_post_init__()
+        check_prefix(self.prefix)
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +90,12 @@ class EtcdSettings(_EtcdSettings):
 
     identity: str | None = None
     """This contender's name, for people; by default the host's."""
+
+    def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.activation.etcd import check_contention
+
+        super().__attrs_post_init__()
+        check_contention(self.name, self.ttl, self.stop_within)
 
 
 @attrs.frozen(kw_only=True)
@@ -109,6 +125,13 @@ class KubernetesSettings:
 
     context: str | None = None
     """The kubeconfig's context; without it, the current one."""
+
+    def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.activation.kubernetes import check_contention
+
+        check_contention(
+            self.namespace, self.name, self.lease_duration, self.renew_deadline, self.retry_period
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -197,20 +220,23 @@ class ConfigurationSettings:
     durability: Literal["process", "disk"] = "process"
     """Whether it survives a SIGKILL of the entrypoint, or a power loss too."""
 
-    settle: float = attrs.field(default=0.0, validator=ge(0))
+    settle: float = attrs.field(default=0.0, validator=[ge(0), lt(inf)])
     """Seconds of quiet before a changed source is looked at."""
 
     share: Literal["link", "copy"] | None = None
-    """Whether unchanged files of a tar or a directory are shared with former configurations."""
+    """Whether unchanged files are shared with former configurations, by default, or copied; not
+    for a `file`."""
 
     layout: Literal["auto", "symlink", "inside"] | None = None
-    """Whether the target of a tar or a directory is a symlink, or a directory of symlinks."""
+    """Whether the target is a symlink, or a directory of symlinks; by default the latter where it
+    cannot be replaced. Not for a `file`."""
 
     max_members: int | None = None
-    """How many members a tar may have; by default 100,000; or keys, by default 10,000."""
+    """How many members a tar, or entries a directory or all that is merged may have; by default
+    100,000. From etcd, how many keys; by default 10,000."""
 
     max_size: int | None = None
-    """How many bytes its files may have; by default 256 MiB, from etcd 64 MiB."""
+    """How many bytes it may have, unpacked; by default 256 MiB, from etcd 64 MiB."""
 
     keep_owner: bool | None = None
     """Whether the members of a tar keep their numeric user and group; by default not."""
@@ -226,6 +252,8 @@ class ConfigurationSettings:
     """User and group of a file's target, by number; by default those of the entrypoint."""
 
     def __attrs_post_init__(self) -> None:
+        from trio_entrypoint.cli.building import open_configuration
+
         exactly_one(self, SOURCES)
         if self.merged == ():
             raise ValueError("there has to be something to merge")
@@ -239,4 +267,5 @@ class ConfigurationSettings:
         if self.file is not None:
             for name in ("share", "layout", "max_members"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for a tar or a directory")
+                    raise ValueError(f"{name} is for what becomes a directory")
+        open_configuration(self)  # it is never entered: the command to validate by is checked

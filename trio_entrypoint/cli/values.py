@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from trio_entrypoint._linux.early import FORWARDABLE, STOP_SIGNALS
 from trio_entrypoint.cli.mistakes import did_you_mean
 
 __all__ = [
@@ -106,7 +107,7 @@ def _is_stream(value: str, words: tuple[str, ...]) -> None:
 def is_mode(_instance: object, _attribute: object, value: str) -> None:
     """Check mode bits in octal, as a validator of attrs."""
     digits = value.isascii() and value.isdecimal() and not set(value) & {"8", "9"}
-    if not digits or int(value, 8) > 0o7777:
+    if not digits or int(value, 8) > 0o777:
         raise ValueError(f'expected mode bits in octal such as "0640", not "{value}"')
 
 
@@ -142,7 +143,11 @@ def are_actions(
 def are_signals(_instance: object, _attribute: object, value: Mapping[str, str]) -> None:
     """Check what signals become, as a validator of attrs."""
     for name, becomes in value.items():
-        signal_number(name)
+        number = signal_number(name)
+        if number in STOP_SIGNALS:
+            raise ValueError(f'"{name}" stops the entrypoint; a service gets its stop_signal')
+        if number not in FORWARDABLE:
+            raise ValueError(f'"{name}" is not a signal that an entrypoint could be sent')
         if becomes not in ("forward", "ignore", "reload"):
             signal_number(becomes)
 

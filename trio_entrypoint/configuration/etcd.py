@@ -175,6 +175,12 @@ class _Watch:
         self.take_for_told()
 
 
+def check_prefix(prefix: str) -> None:
+    """Refuse, by `ValueError`, a prefix that every key has."""
+    if not prefix.strip("/"):
+        raise ValueError(f"prefix: expected what the keys' names begin with, not {prefix!r}")
+
+
 @asynccontextmanager
 async def open_etcd_configuration(
     endpoints: Sequence[str],
@@ -229,8 +235,7 @@ async def open_etcd_configuration(
         ) as configuration:
             result = await configuration.update()
     """
-    if not prefix.strip("/"):
-        raise ValueError(f"prefix: expected what the keys' names begin with, not {prefix!r}")
+    check_prefix(prefix)
     limits = Limits(max_members, max_size)
     async with (
         open_etcd(endpoints, tls=tls, auth=auth, attempt_timeout=_ATTEMPT_TIMEOUT) as etcd,
