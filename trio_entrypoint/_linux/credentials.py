@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import attrs
 
+_NOBODY = 2**32 - 1
+
 
 @attrs.frozen
 class Credentials:
@@ -33,7 +35,7 @@ def find_credentials(
         extra_groups: Supplementary groups; by default those that the user is in.
 
     Raises:
-        ValueError: There is no such user or group; the message names the field.
+        ValueError: There is no such user or group, or can be none; the message names the field.
     """
     if user is None and group is None and extra_groups is None:
         return None
@@ -49,7 +51,7 @@ def find_credentials(
             raise ValueError(f"user: there is no user {user!r}") from None
         uid = entry.pw_uid
     elif user is not None:
-        uid = int(user)
+        uid = _checked("user", int(user))
         with suppress(KeyError):
             entry = pwd.getpwuid(uid)
     if entry is not None:
@@ -73,14 +75,21 @@ def find_credentials(
     return Credentials(uid, gid, groups, environment)
 
 
+def _checked(field: str, number: int) -> int:
+    # The largest number, and -1, mean 'as it is' to setresuid(2): the process would stay root.
+    if not 0 <= number < _NOBODY:
+        raise ValueError(f"{field}: expected a number from 0 to {_NOBODY - 1}, not {number}")
+    return number
+
+
 def _gid(field: str, group: str | int) -> int:
     if isinstance(group, int):
-        return group
+        return _checked(field, group)
     import grp
 
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         if group.isdecimal():
-            return int(group)
+            return _checked(field, int(group))
         raise ValueError(f"{field}: there is no group {group!r}") from None
