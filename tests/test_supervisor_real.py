@@ -17,6 +17,7 @@ from trio_entrypoint import (
     Cause,
     Command,
     ConfigurationState,
+    Environment,
     ExitStatus,
     Hooks,
     OpenProcess,
@@ -225,3 +226,30 @@ async def test_what_a_stopped_process_left_is_gone_by_the_deadline_too(tmp_path:
             await supervisor.wait_for(lambda state: not state.alive)
         assert not Path(f"/proc/{pid.read_text().strip()}").exists()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_environment_file_that_somebody_spoils_costs_starts_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    file, log = tmp_path / "app.env", tmp_path / "log"
+    file.write_text("COLOUR=red\n")
+    script = 'echo $COLOUR >> "$0"; exec sleep 1000'
+    supervisor = Supervisor(
+        partial(open_process, ["sh", "-c", script, str(log)], env=Environment(files=[str(file)])),
+        restart=Always(backoff=Backoff(initial=0.01, factor=1.0)),
+    )
+    async with recording(supervisor.events) as seen, trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await until_lines(log, ["red"])
+        file.write_text("COLOUR green\n")
+        assert supervisor.state.pid is not None
+        os.kill(supervisor.state.pid, signal.SIGKILL)
+        with trio.fail_after(5):
+            await supervisor.wait_for(lambda state: state.process is ProcessState.BACKOFF)
+            while not [one for one in seen if one.cause is Cause.NOT_EXECUTED]:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        file.write_text("COLOUR=green\n")
+        await until_lines(log, ["red", "green"])
+        nursery.cancel_scope.cancel()
+    failure = next(one for one in seen if one.cause is Cause.NOT_EXECUTED)
+    assert f"{file}, line 1" in str(failure.error)

@@ -255,7 +255,8 @@ class Supervisor:
             GaveUp: The process failed for good: too many restarts, or a failure without a
                 restart that is not its own end. Started by `nursery.start`: it ended before it
                 was ready.
-            OSError: The command cannot be executed, and no process ever was.
+            OSError: The command cannot be executed, and no process ever was. A setting that
+                makes no sense is a `GaveUp` then, which says what is wrong.
             RuntimeError: Another supervisor follows one of the handlers, or this one was run.
         """
         if self._ran:

@@ -160,7 +160,7 @@ class ProcessRun:
                                 await process.stop()
                             if self._stopping.cancelled_caught:
                                 process.kill()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a setting, or a file of the environment
                 if self.process is not None:
                     raise
                 self._fail(Cause.NOT_EXECUTED, error)
