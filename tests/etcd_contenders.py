@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 
 
@@ -71,6 +72,10 @@ class Contenders:
 
     def running(self) -> list[str]:
         return [who for who, process in self._processes.items() if process.poll() is None]
+
+    def assert_nobody_gave_up(self) -> None:
+        for who in self._processes.keys() - set(self.running()):
+            pytest.fail(f"{who} ended: {(self._directory / f'{who}.log').read_text()}")
 
     def intervals(self) -> list[Interval]:
         """All activations of all contenders, in the order of their start."""

@@ -4,9 +4,10 @@ Servers are fakes that answer at once; between them and a contender lies a `Link
 by a seeded random number what becomes of each message.
 """
 
+import math
 import random
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 import attrs
@@ -46,6 +47,7 @@ class Faults:
     delay: float = 0.0
     longest_delay: float = 3.0
     silence_stream: float = 0.0
+    break_stream: float = 0.0
 
 
 @attrs.define
@@ -79,17 +81,25 @@ class Link:
         await self._carry(url, lost=self.cut_to_server or self._happens(self.faults.lose_request))
         status, lines = self.server.subscribe(Request(method, url, headers, body))
         silent = self._happens(self.faults.silence_stream)
+        breaks = self._happens(self.faults.break_stream)
+        life = self.rng.uniform(0, self.faults.longest_delay) if breaks else math.inf
         send, receive = trio.open_memory_channel[bytes](100)
 
         async def forward() -> None:
-            with send, lines:
+            with send, lines, trio.move_on_after(life):
                 async for line in lines:
                     if silent or self.cut_from_server:
                         await trio.sleep_forever()
                     send.send_nowait(line)
 
-        async with open_background(forward):
-            yield _Lines(status, receive)
+        async def received() -> AsyncGenerator[bytes]:
+            async for line in receive:
+                yield line
+            if breaks:
+                raise UnreachableError(f"{url}: broken")
+
+        async with open_background(forward), aclosing(received()) as told:
+            yield _Lines(status, told)
 
     async def _carry(self, url: str, *, lost: bool) -> None:
         if lost:
@@ -107,7 +117,7 @@ class Link:
 @attrs.frozen
 class _Lines:
     status: int
-    lines: trio.MemoryReceiveChannel[bytes]
+    lines: AsyncIterator[bytes]
 
 
 @attrs.define

@@ -101,7 +101,12 @@ def test_never_two_are_active_whatever_the_network_does(
     make_world: Callable[[int], World], seed: int
 ) -> None:
     faults = Faults(
-        lose_request=0.05, lose_answer=0.05, refuse=0.05, delay=0.2, silence_stream=0.2
+        lose_request=0.05,
+        lose_answer=0.05,
+        refuse=0.05,
+        delay=0.2,
+        silence_stream=0.2,
+        break_stream=0.2,
     )
 
     async def scenario() -> Judge:

@@ -15,7 +15,7 @@ import trustme
 from etcd_cluster import Cluster, running_cluster
 
 from trio_entrypoint import EtcdAuth, Tls, open_etcd_activation
-from trio_entrypoint._remote.etcd import check_endpoints, open_etcd
+from trio_entrypoint._remote.etcd import Etcd, check_endpoints, open_etcd
 from trio_entrypoint._remote.etcd_messages import prefix_end
 from trio_entrypoint._remote.http import UnreachableError
 
@@ -189,6 +189,9 @@ async def server(answer: bytes) -> AsyncGenerator[str]:
         try:
             await stream.receive_some()
             await stream.send_all(answer)
+            await stream.send_eof()
+            async for _ in stream:  # closed with something unread it would be reset
+                pass
         except trio.BrokenResourceError:
             pass
 
@@ -273,15 +276,25 @@ async def test_the_next_member_is_asked_when_one_makes_no_sense(etcd: Cluster) -
         assert (await client.range(b"/absent")).keys == ()
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def watch(etcd: Etcd) -> None:
+    async with etcd.watch(b"/app", from_revision=1) as events:
+        async for _ in events:
+            pass
+
+
 async def test_a_watch_that_floods_is_ended() -> None:
     line = json.dumps({"result": {"header": {"revision": "1"}}}).encode() + b"\n"
-    flood = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
-        b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [line * 100] * 10
-    )
+    flood = CHUNKED + b"".join(chunk(line * 100) for _ in range(10))
     async with server(flood) as url, open_etcd([url], attempt_timeout=5) as etcd:
-        with pytest.raises(UnreachableError, match="wait to be taken"):
-            async with etcd.watch(b"/app", from_revision=1):
-                await trio.sleep(5)
+        with pytest.raises(UnreachableError, match="wait to be taken"), trio.fail_after(4):
+            await watch(etcd)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +305,10 @@ async def test_a_watch_that_floods_is_ended() -> None:
         (http(b'{"error": "no leader"}'), "no leader"),
         (http(b'{"error": "not for you"}\n', "403 Forbidden"), "not for you"),
         (http(b"<html>not found", "404 Not Found"), "<html>not found"),
+        (CHUNKED, "incomplete chunked read"),
+        (CHUNKED + chunk(b'{"result": {"created": true}}\n'), "incomplete chunked read"),
+        (CHUNKED + b"?\r\n", "illegal chunk header"),
+        (CHUNKED + chunk(b"x" * 3_000_000), "longer than"),
     ],
 )
 async def test_a_watch_that_ends_by_itself_is_a_failure_that_says_why(
@@ -299,14 +316,8 @@ async def test_a_watch_that_ends_by_itself_is_a_failure_that_says_why(
 ) -> None:
     """Who took it for an end would watch again at once, and again."""
     async with server(answer) as url, open_etcd([url], attempt_timeout=5) as etcd:
-
-        async def watch() -> None:
-            async with etcd.watch(b"/app", from_revision=1) as events:
-                async for _ in events:
-                    pass
-
         with pytest.raises(UnreachableError, match=expected), trio.fail_after(4):
-            await watch()
+            await watch(etcd)
 
 
 @pytest.mark.parametrize(

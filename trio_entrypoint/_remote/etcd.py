@@ -4,7 +4,7 @@ How a request is written and an answer read is in `etcd_messages.py`.
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from typing import final
@@ -285,7 +285,7 @@ class Etcd:
 class Watch:
     """Iterates over what happens in a watched range; it ends when the past is compacted."""
 
-    def __init__(self, url: str, lines: trio.MemoryReceiveChannel[bytes]) -> None:
+    def __init__(self, url: str, lines: AsyncIterator[bytes]) -> None:
         self._url = url
         self._lines = lines
 

@@ -7,8 +7,8 @@ put a server of their own in its place. A transport knows no deadlines, its call
 
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from os import PathLike
 from typing import Protocol, final
 from urllib.parse import urlsplit
@@ -133,8 +133,13 @@ class Stream(Protocol):
         ...
 
     @property
-    def lines(self) -> trio.MemoryReceiveChannel[bytes]:
-        """The lines as they come; it ends with the stream."""
+    def lines(self) -> AsyncIterator[bytes]:
+        """The lines as they come; it ends with the stream.
+
+        Raises:
+            UnreachableError: The connection broke, a line was too long, or they came faster
+                than they were taken.
+        """
         ...
 
 
@@ -163,8 +168,7 @@ class Transport(Protocol):
         """Send one request and hand out its answer while it comes.
 
         Raises:
-            UnreachableError: There was no answer, the connection broke, a line was too long,
-                or they came faster than they were taken. The block is cancelled then.
+            UnreachableError: There was no answer.
         """
         ...
 
@@ -228,7 +232,7 @@ class _PooledTransport:
     async def _response(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncGenerator[httpcore.Response]:
-        try:
+        with _telling_unreachable(url):
             async with self._pool.stream(
                 method,
                 url,
@@ -241,8 +245,14 @@ class _PooledTransport:
                 extensions=self._extensions,
             ) as response:
                 yield response
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise UnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
+
+
+@contextmanager
+def _telling_unreachable(url: str) -> Generator[None]:
+    try:
+        yield
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+        raise UnreachableError(f"{url}: {str(error) or type(error).__name__}") from error
 
 
 @final
@@ -263,16 +273,45 @@ class _Body:
 
 @final
 class _PooledStream:
+    """What broke the connection is told where the lines are taken, after the last of them.
+
+    Raised by the reading task it would come beside whatever its end makes of them there.
+    """
+
     def __init__(self, url: str, response: httpcore.Response) -> None:
         self._url = url
         self._response = response
+        self._failure: UnreachableError | None = None
+        self._send, self._receive = trio.open_memory_channel[bytes](_MAX_LINES)
         self.status = response.status
-        self._send, self.lines = trio.open_memory_channel[bytes](_MAX_LINES)
+
+    @property
+    def lines(self) -> "_PooledStream":
+        return self
+
+    def __aiter__(self) -> "_PooledStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._failure is not None:
+                raise self._failure from self._failure.__cause__
+            raise StopAsyncIteration from None
 
     async def read(self) -> None:
+        with self._send:
+            try:
+                with _telling_unreachable(self._url):
+                    await self._read()
+            except UnreachableError as error:
+                self._failure = error
+
+    async def _read(self) -> None:
         rest = b""
         failure = None
-        with self._send, trio.CancelScope() as failed:
+        with trio.CancelScope() as failed:
             async for chunk in self._response.aiter_stream():
                 *lines, rest = (rest + chunk).split(b"\n")
                 try:
@@ -284,7 +323,7 @@ class _PooledStream:
                     failure = f"a line is longer than {MAX_ANSWER} bytes"
                 if failure is not None:
                     failed.cancel()
-            if rest.strip() and failure is None:  # a refusal, say, has no newline at its end
-                await self._send.send(rest)
         if failure is not None:
             raise UnreachableError(f"{self._url}: {failure}")
+        if rest.strip():  # a refusal, say, has no newline at its end
+            await self._send.send(rest)

@@ -5,7 +5,7 @@ versions, watches).
 """
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -173,7 +173,7 @@ class LeaseApi:
 class Versions:
     """Iterates over the object's versions; it ends when the server ends the watch."""
 
-    def __init__(self, url: str, lines: trio.MemoryReceiveChannel[bytes]) -> None:
+    def __init__(self, url: str, lines: AsyncIterator[bytes]) -> None:
         self._url = url
         self._lines = lines
 
