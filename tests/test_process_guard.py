@@ -4,16 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import programs
 import pytest
 
 SOURCE = """
-import os, sys, trio
+import os, signal, sys, trio
 sys.path.insert(0, {tests!r})
 import programs
 from trio_entrypoint import open_process
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 
 async def main():
     pipe = int(sys.argv[1])
@@ -31,16 +35,20 @@ KILLABLE = {
 }
 
 
-def start(command: list[str], pipe: int) -> "subprocess.Popen[bytes]":
+@contextmanager
+def start(command: list[str], pipe: int) -> Generator["subprocess.Popen[bytes]"]:
     source = SOURCE.format(tests=str(Path(__file__).parent), command=command)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", source, str(pipe)],
         stdout=subprocess.PIPE,
         pass_fds=[pipe],
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"started\n"
-    return process
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"started\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("command", KILLABLE.values(), ids=KILLABLE.keys())
@@ -54,14 +62,24 @@ def test_no_process_survives_the_sigkill_of_its_entrypoint(command: list[str]) -
         pipe.read()  # to its end: nobody has it open any more
 
 
-def test_a_guard_needs_no_signals_and_is_gone_after_a_clean_end() -> None:
+def test_a_guard_that_gets_signals_guards_on() -> None:
     reading, writing = os.pipe()
     with start(programs.SLEEPER, writing) as process, os.fdopen(reading, "rb") as pipe:
         os.close(writing)
         assert pipe.readline() == b"ready\n"
         guard = guard_of(process)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGRTMIN):
             os.kill(guard, number)
+        process.kill()
+        pipe.read()
+
+
+def test_a_guard_is_gone_after_a_clean_end() -> None:
+    reading, writing = os.pipe()
+    with start(programs.SLEEPER, writing) as process, os.fdopen(reading, "rb") as pipe:
+        os.close(writing)
+        assert pipe.readline() == b"ready\n"
+        guard = guard_of(process)
         process.send_signal(signal.SIGINT)  # trio.run raises KeyboardInterrupt: a clean end
         pipe.read()
         process.wait(timeout=10)

@@ -3,7 +3,8 @@
 The guard is a child that waits for the end of a pipe, whose only writer is the entrypoint.
 The kernel closes it whichever way the entrypoint ends. While it waits the guard is a shell
 (0.2 MB, no wake-ups); then it becomes `guard_program.py`. What there is to end it reads from
-a memory file that the entrypoint keeps up to date.
+a memory file that the entrypoint keeps up to date. Signals meant for an entrypoint are blocked
+in it: who sends one to all processes of a container does not mean it.
 
 A PID 1 needs none: the kernel ends its whole namespace.
 
@@ -20,11 +21,12 @@ from collections.abc import Iterable
 from typing import final
 
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run
+from trio_entrypoint._linux.early import FORWARDABLE
 from trio_entrypoint._linux.spawn import CommandError, Program, spawn
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "guard_program.py")
 _SHELL = b"/bin/sh"
-_WAIT = b'trap "" HUP INT QUIT TERM USR1 USR2; read -r _; exec "$@"'
+_WAIT = b'read -r _; exec "$@"'
 
 
 @final
@@ -78,8 +80,8 @@ class Guard:
         descriptors = {0: reading, 1: null, 2: null, 3: self._runs}
         shell = (b"sh", b"-c", _WAIT, b"trio-entrypoint-guard", *program)
         try:
-            return spawn(Program(_SHELL, shell, environment, descriptors))
+            return spawn(Program(_SHELL, shell, environment, descriptors), blocked=FORWARDABLE)
         except CommandError:  # a container without a shell
-            return spawn(Program(python, program, environment, descriptors))
+            return spawn(Program(python, program, environment, descriptors), blocked=FORWARDABLE)
         finally:
             os.close(null)

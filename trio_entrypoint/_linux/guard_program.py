@@ -25,8 +25,6 @@ CHASES = 200
 
 def main() -> None:
     """Wait for the end of the entrypoint, then end what it left."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     while os.read(0, 1024):
         pass
     remains = Remains(os.pread(3, 1 << 20, 0).decode(), sys.argv[1])

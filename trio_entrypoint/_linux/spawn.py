@@ -1,7 +1,7 @@
 """Starting a program: found, checked, then executed with a clean slate.
 
-The program gets default dispositions of all signals, an empty signal mask, a session of its
-own and no descriptors but those meant for it. `posix_spawn(3)` does all of that without
+The program gets default dispositions of all signals, an empty signal mask or the one meant for
+it, a session of its own and no descriptors but those meant for it. `posix_spawn(3)` does all of that without
 copying the entrypoint's memory and without running Python between fork and exec; it
 returns when the program is executed, or with the reason why it cannot be.
 """
@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NamedTuple, final
 
@@ -85,12 +85,13 @@ def find_program(
     raise CommandNotFoundError(errno.ENOENT, f"command not found{where}", os.fsdecode(name))
 
 
-def spawn(program: Program, *, new_session: bool = True) -> int:
+def spawn(program: Program, *, new_session: bool = True, blocked: Collection[int] = ()) -> int:
     """Start a program as a child of this one, in a process group of its own; return its pid.
 
     Args:
         program: What to start.
         new_session: Begin a session too, which leaves the terminal.
+        blocked: Its signal mask, from the very beginning.
 
     Raises:
         CommandError: The program cannot be executed; `filename` is its path.
@@ -119,7 +120,7 @@ def spawn(program: Program, *, new_session: bool = True) -> int:
             program.arguments,
             program.environment,
             file_actions=actions,
-            setsigmask=(),
+            setsigmask=blocked,
             setsigdef=DEFAULTED,
         )
         return call(setsid=True) if new_session else call(setpgroup=0)
