@@ -1,8 +1,8 @@
 """Starting a program: found, checked, then executed with a clean slate.
 
-The program gets default dispositions of all signals, an empty signal mask or the one meant for
-it, a session of its own and no descriptors but those meant for it. `posix_spawn(3)` does all of that without
-copying the entrypoint's memory and without running Python between fork and exec; it
+The program gets default dispositions of all signals, the signal mask that is meant for it, a
+session of its own and no descriptors but those meant for it. `posix_spawn(3)` does all of that
+without copying the entrypoint's memory and without running Python between fork and exec; it
 returns when the program is executed, or with the reason why it cannot be.
 """
 
