@@ -362,6 +362,13 @@ async def test_the_operator_stops_starts_restarts_and_signals(
     assert len(fake_process.runs) == 3
 
 
+def test_the_operator_may_command_before_there_is_a_loop() -> None:
+    supervisor = Supervisor(FakeProcess())
+    supervisor.stop()
+    supervisor.start()
+    assert supervisor.state.process is ProcessState.STOPPED
+
+
 async def test_a_supervisor_is_run_once(
     autojump_clock: MockClock, fake_process: FakeProcess
 ) -> None:

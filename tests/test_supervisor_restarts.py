@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_entrypoint.handlers import ExitStatus
-from trio_entrypoint.policies import Always, Backoff, Limit, Never, OnFailure, RestartPolicy
+from trio_entrypoint.policies import Always, Backoff, Hooks, Limit, Never, OnFailure, RestartPolicy
 from trio_entrypoint.states import GaveUp, ProcessState
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess
@@ -136,6 +136,38 @@ async def test_what_may_mend_it_ends_the_wait_at_once(
             activation.activate()
     await process.wait_for_run(3)
     assert trio.current_time() < 5
+
+
+@pytest.mark.parametrize("mend", ["start", "restart", "activation"])
+async def test_what_may_mend_it_while_hooks_run_after_a_crash_leaves_no_wait_after_them(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery, mend: str
+) -> None:
+    async def after_stop() -> None:
+        await trio.sleep(5)
+
+    activation = FakeActivation()
+    slow = Always(backoff=Backoff(initial=3600.0, maximum=3600.0))
+    hooks = Hooks(after_stop=[after_stop])
+    supervisor = Supervisor(fake_process, activation=activation, restart=slow, hooks=hooks)
+    await nursery.start(supervisor.run)
+    for count in (1, 2):  # the first crash is answered at once anyway
+        await fake_process.wait_for_run(count)
+        await trio.sleep(1)
+        fake_process.current.exit(1)
+        await trio.sleep(1)
+    match mend:
+        case "start" | "restart":
+            getattr(supervisor, mend)()
+        case _:
+            activation.deactivate()
+            await supervisor.wait_for(lambda state: not state.active)
+            activation.activate()
+    with trio.fail_after(10):
+        await fake_process.wait_for_run(3)
+    await trio.sleep(1)
+    fake_process.current.exit(1)  # what ended one wait ends no other
+    await trio.sleep(100)
+    assert supervisor.state.process is ProcessState.BACKOFF
 
 
 async def test_an_hour_of_backoff_costs_a_test_nothing(

@@ -186,7 +186,8 @@ class Supervisor:
     def start(self) -> None:
         """Take `stop` back; a wait before the next start is over at once."""
         self._facts.stopped = False
-        self._facts.retry_at = 0.0
+        if self._ran:
+            self._facts.start_at_once(trio.current_time())
         self._supervision.look(Cause.OPERATOR)
 
     def stop(self) -> None:
@@ -346,7 +347,9 @@ class Supervisor:
         trial = facts.trial
         if outcome is None and trial is not None and trial.failed and trial.outcome is None:
             error = ProbeError(trial.failed)
-            trial.outcome = Outcome(cause=Cause.NOT_READY, status=status, error=error)
+            trial.outcome = Outcome(
+                cause=Cause.NOT_READY, status=status, error=error, ended_at=run.ended_at
+            )
         if outcome is None:
             return _News(run.stopped_by or Cause.STOPPED, status)
         supervision.ended(outcome)

@@ -60,7 +60,7 @@ class Activator:
             run = self._supervision.run
             facts.stale = facts.stale or (run is not None and run.token != token)
         if active and not facts.active:
-            facts.retry_at = 0.0
+            facts.start_at_once(trio.current_time())
         facts.active, facts.token = active, token
         self._supervision.tell(cause)
         self._supervision.look(cause)

@@ -73,6 +73,8 @@ class Outcome:
     """What made the run a failure: it was not started, not ready, not healthy, or a hook."""
     ready_for: float = 0.0
     """Seconds for which it was ready."""
+    ended_at: float
+    """When it ended, or became a failure, in seconds of the clock."""
 
 
 @final
@@ -119,6 +121,8 @@ class Facts:
     reload: bool = False
     """The operator asks for a reload of the process that runs; it is over with that process."""
     retry_at: float = 0.0
+    mended_at: float = 0.0
+    """When something last happened that may have mended what fails."""
     over: "End | GiveUp | None" = None
     executed: bool = False
     """A process of this supervisor has been executed at some time."""
@@ -131,6 +135,11 @@ class Facts:
         if not self.applied:
             return ConfigurationState.WAITING
         return ConfigurationState.TRIAL if self.trial else ConfigurationState.APPLIED
+
+    def start_at_once(self, now: float) -> None:
+        """End a wait before the next start, one that has yet to begin too: hooks may still run."""
+        self.retry_at = 0.0
+        self.mended_at = now
 
 
 # --- the process --------------------------------------------------------------------------
@@ -263,7 +272,8 @@ def after_end(
     if outcome.ready_for >= policy.backoff.reset_after:
         history.failures = 0
     history.failures += 1
-    facts.retry_at = now + policy.backoff.delay(history.failures, random)
+    if facts.mended_at <= outcome.ended_at:
+        facts.retry_at = now + policy.backoff.delay(history.failures, random)
 
 
 # --- the configuration --------------------------------------------------------------------

@@ -42,6 +42,8 @@ class ProcessRun:
         """The process, once it has been executed."""
         self.stopped_by: Cause | None = None
         """Why it is being stopped from outside."""
+        self.ended_at = math.inf
+        """When it ended, or began to be stopped, in seconds of the clock."""
         self.reloading = trio.CancelScope()
         """The reload that is going on; it is over with the process."""
         self._service = service
@@ -57,7 +59,6 @@ class ProcessRun:
         self._asked = False
         self._failure: tuple[Cause, Exception] | None = None
         self._attendant = Attendant(service, tell, self._fail)
-        self._ended_at = float("inf")
 
     @property
     def alive(self) -> bool:
@@ -109,7 +110,7 @@ class ProcessRun:
                 await self._live()
         finally:
             self.reloading.cancel()
-            self._ended_at = min(self._ended_at, trio.current_time())
+            self.ended_at = min(self.ended_at, trio.current_time())
             if hooks.after_stop and self.process is not None:
                 ended = Cause.SHUTDOWN if self._asked else Cause.ENDED
                 cause = self.stopped_by or self._failed_by or ended
@@ -117,13 +118,21 @@ class ProcessRun:
             with trio.move_on_after(self._seconds_for(hooks.after_stop), shield=True):
                 await self._call_on_the_way_down(hooks.after_stop)
         status = self.process.status if self.process is not None else None
-        ready_for = max(0.0, self._ended_at - self._attendant.ready_at)
+        ready_for = max(0.0, self.ended_at - self._attendant.ready_at)
         if self._failure is not None:
             cause, error = self._failure
-            return Outcome(cause=cause, status=status, error=error, ready_for=ready_for)
+            return Outcome(
+                cause=cause,
+                status=status,
+                error=error,
+                ready_for=ready_for,
+                ended_at=self.ended_at,
+            )
         if self.stopped_by is not None and (self._asked or status is None):
             return None
-        return Outcome(cause=Cause.ENDED, status=status, ready_for=ready_for)
+        return Outcome(
+            cause=Cause.ENDED, status=status, ready_for=ready_for, ended_at=self.ended_at
+        )
 
     async def _live(self) -> None:
         hooks = self._service.hooks
@@ -148,7 +157,7 @@ class ProcessRun:
                     try:
                         await attendant.attend(process)
                     finally:
-                        self._ended_at = trio.current_time()
+                        self.ended_at = trio.current_time()
                         if process.status is None:
                             cause = self.stopped_by or self._failed_by or Cause.SHUTDOWN
                             self._tell(cause, ProcessState.STOPPING)
