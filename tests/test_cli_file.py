@@ -356,6 +356,10 @@ def test_no_tree_whatsoever_breaks_the_check(tree: object) -> None:
         ('file = "/a"\nkeep_owner = true', "keep_owner is for a tar"),
         ('tar = "/a"\nowner = [0, 0]', "owner is for a file"),
         ('tar = "/a"\nmode = "0600"', "mode is for a file, or for etcd"),
+        ('file = "/a"\nowner = [-1, 0]', "configuration: owner is (-1, 0), expected the numbers"),
+        ('tar = "/a"\nmax_size = -1', "configuration.max_size: 'max_size' must be >= 0"),
+        ('tar = "/a"\nmax_members = 0', "configuration.max_members: 'max_members' must be >= 1"),
+        ('merged = [{ file = "/a", name = "../b" }]', "configuration: name is '../b', expected"),
         ('etcd = { endpoints = ["http://e:2379"], prefix = "/a", user = "u" }', "belong together"),
     ],
 )

@@ -13,8 +13,10 @@ from configurations import archive, contents
 from surroundings import in_mount_namespace
 
 from trio_entrypoint import (
+    FileSource,
     Modification,
     open_directory_configuration,
+    open_etcd_configuration,
     open_file_configuration,
     open_merged_configuration,
     open_tar_configuration,
@@ -126,6 +128,38 @@ async def test_a_symlink_of_somebody_else_at_the_target_is_followed(tmp_path: Pa
     assert contents(tmp_path / "data" / "app") == {"a": "1"}
 
 
+async def test_a_symlink_of_somebody_else_at_the_target_of_a_file_is_followed(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "app.conf"
+    target.symlink_to("data/other.conf")
+    source.write_text("1")
+    async with open_file_configuration(source, target) as configuration:
+        assert (await configuration.update()).error is None
+    assert os.readlink(target) == "data/other.conf"
+    assert (tmp_path / "data" / "other.conf").read_text() == "1"
+
+
+async def test_the_target_of_a_file_is_a_file_also_with_a_slash_at_its_end(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("1")
+    async with open_file_configuration(tmp_path / "in", f"{tmp_path}/app.conf/") as configuration:
+        assert (await configuration.update()).error is None
+    assert (tmp_path / "app.conf").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("make", "error"), [(os.mkdir, IsADirectoryError), (os.mkfifo, FileExistsError)]
+)
+async def test_what_is_at_the_target_of_a_file_and_is_none_is_an_error_that_says_which(
+    tmp_path: Path, make: Callable[[Path], None], error: type[OSError]
+) -> None:
+    make(tmp_path / "app.conf")
+    with pytest.raises(error, match="expected one"):
+        async with open_file_configuration(tmp_path / "in", tmp_path / "app.conf"):
+            pass
+    assert os.listdir(tmp_path) == ["app.conf"]
+
+
 OpenBadly = Callable[[Path], AbstractAsyncContextManager[object]]
 BAD: dict[str, tuple[OpenBadly, str]] = {
     "file-as-directory": (
@@ -164,6 +198,50 @@ BAD: dict[str, tuple[OpenBadly, str]] = {
     "mode": (
         lambda path: open_file_configuration(path / "s", path / "t", mode=0o7777),
         r"mode is 0o7777, expected permission bits",
+    ),
+    "mode-of-a-merged-file": (
+        lambda path: open_merged_configuration([FileSource("/s", "a", mode=-1)], path / "t"),
+        r"mode is -0o1, expected permission bits",
+    ),
+    "mode-from-etcd": (
+        lambda path: open_etcd_configuration(["http://e:1"], "/s", path / "t", mode=0o1000),
+        r"mode is 0o1000, expected permission bits",
+    ),
+    "owner": (
+        lambda path: open_file_configuration(path / "s", path / "t", owner=(-1, 0)),
+        r"owner is \(-1, 0\), expected the numbers",
+    ),
+    "owner-too-large": (
+        lambda path: open_file_configuration(path / "s", path / "t", owner=(0, 2**32 - 1)),
+        r"owner is \(0, 4294967295\), expected the numbers",
+    ),
+    "name-that-leads-outside": (
+        lambda path: open_merged_configuration([FileSource("/s", "../a")], path / "t"),
+        r"name is '../a', expected a path in the configuration",
+    ),
+    "name-that-is-absolute": (
+        lambda path: open_merged_configuration([FileSource("/s", "/a")], path / "t"),
+        r"name is '/a', expected a path in the configuration",
+    ),
+    "name-of-the-whole": (
+        lambda path: open_merged_configuration([FileSource("/s", ".")], path / "t"),
+        r"name is '.', expected a path in the configuration",
+    ),
+    "max_size": (
+        lambda path: open_file_configuration(path / "s", path / "t", max_size=-1),
+        r"max_size is -1, expected bytes",
+    ),
+    "max_members": (
+        lambda path: open_directory_configuration(path / "s", path / "t", max_members=0),
+        r"max_members is 0, expected at least 1",
+    ),
+    "max_members-from-etcd": (
+        lambda path: open_etcd_configuration(["http://e:1"], "/s", path / "t", max_members=0),
+        r"max_members is 0, expected at least 1",
+    ),
+    "durability-from-etcd": (
+        lambda path: open_etcd_configuration(["http://e:1"], "/s", path / "t", durability="x"),  # type: ignore[arg-type]
+        r"durability is 'x'",
     ),
     "validate-string": (
         lambda path: open_tar_configuration(path / "s", path / "t", validate="nginx -t"),

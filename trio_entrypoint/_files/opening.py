@@ -63,7 +63,7 @@ def open_directory(
     """
     _check_choice("layout", layout, ("auto", "symlink", "inside"))
     _check_choice("share", share, ("link", "copy"))
-    target = _resolve(target)
+    target = resolve(target)
     refuse_overlap(target, sources)
     status = _status(target)
     if status is not None and not stat.S_ISDIR(status.st_mode) and not _is_ours(target):
@@ -94,17 +94,20 @@ def open_directory(
 def open_file(target: str, sources: Sequence[AnyPath], *, keep: int) -> Store:
     """Open the store of a single-file target, adopt what is there, and recover from a crash.
 
+    Args:
+        target: The path that `resolve` gave.
+        sources: Where the contents come from.
+        keep: How many generations before the one in place are kept.
+
     Raises:
         OSError, InUseError: The target cannot be managed, or not from these sources' paths;
             the message names it.
     """
-    target = _resolve(target)
     refuse_overlap(target, sources)
     status = _status(target)
     if status is not None and not stat.S_ISREG(status.st_mode):
-        raise IsADirectoryError(
-            errno.EISDIR, "no regular file, expected one (or nothing yet)", target
-        )
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EEXIST
+        raise OSError(code, "no regular file, expected one (or nothing yet)", target)
     if _is_mount_point(target):
         raise OSError(
             errno.EBUSY, "a mount point cannot be replaced: mount its directory instead", target
@@ -181,7 +184,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
 
 
-def _resolve(target: str) -> str:
+def resolve(target: str) -> str:
     """The target, absolute and without symlinks but its own pointer."""
     directory, name = os.path.split(os.path.abspath(target))
     if not name:

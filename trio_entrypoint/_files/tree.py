@@ -42,6 +42,12 @@ class Limits:
     size: int = 256 * 1024 * 1024
     """Bytes of file contents, unpacked."""
 
+    def __attrs_post_init__(self) -> None:
+        if self.members < 1:
+            raise ValueError(f"max_members is {self.members}, expected at least 1")
+        if self.size < 0:
+            raise ValueError(f"max_size is {self.size}, expected bytes, at least 0")
+
 
 @attrs.frozen
 class Previous:

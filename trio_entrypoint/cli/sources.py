@@ -231,11 +231,11 @@ class ConfigurationSettings:
     """Whether the target is a symlink, or a directory of symlinks; by default the latter where it
     cannot be replaced. Not for a `file`."""
 
-    max_members: int | None = None
+    max_members: int | None = attrs.field(default=None, validator=optional(ge(1)))
     """How many members a tar, or entries a directory or all that is merged may have; by default
     100,000. From etcd, how many keys; by default 10,000."""
 
-    max_size: int | None = None
+    max_size: int | None = attrs.field(default=None, validator=optional(ge(0)))
     """How many bytes it may have, unpacked; by default 256 MiB, from etcd 64 MiB."""
 
     keep_owner: bool | None = None
@@ -253,6 +253,7 @@ class ConfigurationSettings:
 
     def __attrs_post_init__(self) -> None:
         from trio_entrypoint.cli.building import open_configuration
+        from trio_entrypoint.configuration.options import check_owner
 
         exactly_one(self, SOURCES)
         if self.merged == ():
@@ -261,6 +262,8 @@ class ConfigurationSettings:
             raise ValueError("mode is for a file, or for etcd")
         if self.file is None and self.owner is not None:
             raise ValueError("owner is for a file")
+        if self.owner is not None:
+            check_owner(self.owner)
         for name in ("keep_owner", "keep_time"):
             if self.tar is None and getattr(self, name) is not None:
                 raise ValueError(f"{name} is for a tar")

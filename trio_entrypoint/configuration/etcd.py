@@ -20,7 +20,7 @@ from trio_entrypoint._remote.http import MAX_ANSWER, Tls, UnreachableError
 from trio_entrypoint._remote.pauses import Pauses
 from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
 from trio_entrypoint.configuration.memory import MemorySnapshot
-from trio_entrypoint.configuration.options import Durability, Options
+from trio_entrypoint.configuration.options import Durability, Options, check_mode
 from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
 
@@ -236,13 +236,15 @@ async def open_etcd_configuration(
             result = await configuration.update()
     """
     check_prefix(prefix)
+    check_mode(mode)
     limits = Limits(max_members, max_size)
+    options = Options(validate=validate, durability=durability, settle=settle, limits=limits)
     async with (
         open_etcd(endpoints, tls=tls, auth=auth, attempt_timeout=_ATTEMPT_TIMEOUT) as etcd,
         open_generations(
             EtcdSource(etcd, prefix, mode, limits),
             partial(open_directory, os.fspath(target), layout=layout, keep=keep, share=share),
-            Options(validate=validate, durability=durability, settle=settle, limits=limits),
+            options,
         ) as configuration,
     ):
         yield configuration

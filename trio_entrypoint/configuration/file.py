@@ -5,17 +5,19 @@ import stat
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import PurePosixPath
 from typing import final
 
 import attrs
+import trio
 
 from trio_entrypoint._files.errors import SourceChangedError
-from trio_entrypoint._files.opening import open_file
+from trio_entrypoint._files.opening import open_file, resolve
 from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
-from trio_entrypoint.configuration.options import Durability, Options
+from trio_entrypoint.configuration.options import Durability, Options, check_mode, check_owner
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
 from trio_entrypoint.configuration.source import Check, Snapshot, SourceWatch
 from trio_entrypoint.configuration.validation import Validate
@@ -31,12 +33,24 @@ class FileSource:
         name: Its path in the configuration.
         mode: Permission bits; None for those of the source.
         owner: User and group by number; None for those of the entrypoint.
+
+    Raises:
+        ValueError: The name leads out of the configuration, or mode or owner is out of range.
     """
 
     path: "str | os.PathLike[str]"
     name: str
     mode: int | None = None
     owner: tuple[int, int] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        names = PurePosixPath(self.name).parts
+        if not names or names[0] == "/" or ".." in names:
+            raise ValueError(f"name is {self.name!r}, expected a path in the configuration")
+        if self.mode is not None:
+            check_mode(self.mode)
+        if self.owner is not None:
+            check_owner(self.owner)
 
     @property
     def paths(self) -> Sequence[AnyPath]:
@@ -96,9 +110,9 @@ async def open_file_configuration(
 
     Args:
         source: The file delivered; neither it nor the directories on the way need to exist.
-        target: The file managed. What is there already becomes the first generation. Its
-            parent is made if it is missing. The generations are kept beside it, in
-            `.NAME.generations`, and the target is a hard link to the one in place.
+        target: The file managed. What is there already becomes the first generation; a
+            symlink is followed. Its parent is made if it is missing. The generations are kept
+            beside it, in `.NAME.generations`, and the target is a hard link to the one in place.
         mode: Permission bits of the target; None for those of the source.
         owner: User and group of the target by number; None for those of the entrypoint.
         validate: Decides before anything is put in place: an async function that gets the
@@ -110,9 +124,10 @@ async def open_file_configuration(
         settle: Seconds of quiet before a change of the source is told.
 
     Raises:
-        IsADirectoryError: There is something at the target that is no file.
-        OSError: The target cannot be managed, or the source is in the target; the message
-            names the path and the reason.
+        IsADirectoryError: There is a directory at the target.
+        FileExistsError: There is something else at the target that is no regular file.
+        OSError: The target cannot be managed: it is a mount point, or the source is the
+            target, for example; the message names the path and the reason.
         InUseError: Another handler manages the target.
         ValueError: An argument is out of range.
 
@@ -121,12 +136,10 @@ async def open_file_configuration(
         async with open_file_configuration("/incoming/app.conf", "/etc/app.conf") as configuration:
             result = await configuration.update()
     """
-    path = os.fspath(target)
     options = Options(
         validate=validate, durability=durability, settle=settle, limits=Limits(1, max_size)
     )
-    if mode is not None and not 0 <= mode <= 0o777:
-        raise ValueError(f"mode is {mode:#o}, expected permission bits, 0 to 0o777")
+    path = await trio.to_thread.run_sync(resolve, os.fspath(target))
     async with open_generations(
         FileSource(source, os.path.basename(path), mode, owner),
         partial(open_file, path, keep=keep),

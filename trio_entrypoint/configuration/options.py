@@ -26,3 +26,16 @@ class Options:
             raise ValueError(f"durability is {self.durability!r}, expected 'process' or 'disk'")
         if not 0 <= self.settle < math.inf:
             raise ValueError(f"settle is {self.settle!r}, expected seconds, at least 0")
+
+
+def check_mode(mode: int) -> None:
+    """Refuse, by `ValueError`, what are no permission bits."""
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode is {mode:#o}, expected permission bits, 0 to 0o777")
+
+
+def check_owner(owner: tuple[int, int]) -> None:
+    """Refuse, by `ValueError`, what are no numbers of a user and a group."""
+    # 2**32 - 1, which is -1, means 'as it is' to the kernel.
+    if not all(0 <= number < 2**32 - 1 for number in owner):
+        raise ValueError(f"owner is {owner}, expected the numbers of a user and a group")
