@@ -168,13 +168,23 @@ async def test_the_last_lines_are_remembered(tmp_path: Path) -> None:
     assert process.last_lines == [*map(str, range(82, 101)), "partial"]
 
 
-@pytest.mark.parametrize("path", ["missing/log", "directory", "symlink", "fifo"])
-async def test_a_bad_log_file_is_named_and_leaves_nothing(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("missing/log", "No such file"),
+        ("directory", "Is a directory"),
+        ("symlink", "expected a regular file to log to, and no symlink"),
+        ("fifo", "expected a regular file"),
+    ],
+)
+async def test_a_bad_log_file_is_named_and_leaves_nothing(
+    tmp_path: Path, path: str, problem: str
+) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "symlink").symlink_to("elsewhere")
     os.mkfifo(tmp_path / "fifo")
     descriptors = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match=f"stdout: cannot open the log file.*{path}"):
+    with pytest.raises(OSError, match=f"stdout: cannot open the log file: {problem}.*{path}"):
         async with open_process(["true"], stdout=LogFile(str(tmp_path / path))):
             raise AssertionError
     assert os.listdir("/proc/self/fd") == descriptors
@@ -187,6 +197,8 @@ async def test_bad_settings_of_a_log_are_named() -> None:
         LogFile("log", keep=-1)
     with pytest.raises(ValueError, match="max_length"):
         LogLines(max_length=0)
+    with pytest.raises(ValueError, match=r"level.*debug.*nope"):
+        LogLines("nope")  # type: ignore[arg-type]
 
 
 async def test_output_is_inherited_or_thrown_away() -> None:

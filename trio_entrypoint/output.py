@@ -17,7 +17,7 @@ import stat
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Literal, Protocol, TypeAlias, final
+from typing import Literal, Protocol, TypeAlias, final, get_args
 
 import attrs
 import trio
@@ -47,7 +47,8 @@ class LogFile:
     """
 
     path: str
-    """Where it is. The directory has to exist."""
+    """Where it is: a regular file, or none yet. The directory has to exist. A symlink, such as
+    `/dev/stdout`, is refused."""
 
     max_size: int = attrs.field(
         default=10 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1)
@@ -68,8 +69,8 @@ class LogLines:
     kept as `\xff`.
     """
 
-    level: Level = "info"
-    """The records' level."""
+    level: Level = attrs.field(default="info", validator=attrs.validators.in_(get_args(Level)))
+    """The records' level: `debug`, `info`, `warning` or `error`."""
 
     max_length: int = attrs.field(default=16384, kw_only=True, validator=attrs.validators.ge(1))
     """Bytes; a longer line is split, so that memory stays bounded."""
@@ -130,11 +131,20 @@ class FileSink:
         # Not through a symlink, and never waiting for the reader of a FIFO: who may write to
         # the log's directory must not choose what this program, often root, writes to.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        fd = os.open(self._settings.path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+        try:
+            fd = os.open(self._settings.path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a symlink, a FIFO without a reader
+                raise self._no_regular_file() from None
+            raise
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise OSError(errno.EINVAL, "expected a regular file to log to", self._settings.path)
+            raise self._no_regular_file()
         return fd
+
+    def _no_regular_file(self) -> OSError:
+        problem = "expected a regular file to log to, and no symlink"
+        return OSError(errno.EINVAL, problem, self._settings.path)
 
     def _rotate(self) -> None:
         path, keep = self._settings.path, self._settings.keep
