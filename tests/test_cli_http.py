@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ async def handle(path: str) -> Response:
         while True:
             await write(b"x" * 100_000)
 
+    async def say_nothing(_: Write) -> None:
+        await trio.sleep_forever()
+
     match path:
+        case "/quiet":
+            return Response(type="text/plain", stream=say_nothing)
         case "/stream":
             return Response(type="text/plain", stream=stream)
         case "/fault":
@@ -99,22 +105,61 @@ async def test_a_client_that_says_nothing_is_dropped(monkeypatch: pytest.MonkeyP
         assert await exchange(port, b"GET / HTTP/1.1\r\nHos") == b""
 
 
-async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "SEND_WITHIN", 0.2)
-    monkeypatch.setattr(http, "MAX_CLIENTS", 2)
-    async with open_http("127.0.0.1", 0, handle) as port:
-        slow = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
-        for stream in slow:
-            await stream.send_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+    dropped = trio.Event()
+
+    async def handle(path: str) -> Response:
+        async def stream(write: Write) -> None:
+            try:
+                while True:
+                    await write(b"x" * 100_000)
+            finally:
+                dropped.set()
+
+        return Response(type="text/plain", stream=stream)
+
+    async with (
+        open_http("127.0.0.1", 0, handle) as port,
+        await trio.open_tcp_stream("127.0.0.1", port) as slow,
+    ):
+        await slow.send_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
         with trio.fail_after(20):
-            while True:
-                if b"200" in await exchange(port, b"GET / HTTP/1.1\r\n" + CLOSE):
-                    break
-                await trio.sleep(0.05)
-        for stream in slow:
-            await stream.aclose()
+            await dropped.wait()
+
+
+SLOW = [
+    pytest.param([b"GET /a HTTP/1.1\r\nHos"] * 4, 0, id="unfinished requests"),
+    pytest.param([b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"] * 4, 0, id="idle connections"),
+    pytest.param([b"GET /quiet HTTP/1.1\r\nHost: x\r\n\r\n"] * 4, 0, id="streams"),
+    pytest.param(
+        [b"GET /quiet HTTP/1.1\r\nHost: x\r\n\r\n"] * 2 + [b"GET"] * 2, 2, id="unfinished after"
+    ),
+]
+
+
+@pytest.mark.parametrize(("requests", "victim"), SLOW)
+async def test_a_client_too_many_is_answered_and_the_slowest_one_dropped(
+    monkeypatch: pytest.MonkeyPatch, requests: list[bytes], victim: int
+) -> None:
+    monkeypatch.setattr(http, "MAX_CLIENTS", 4)
+    async with open_http("127.0.0.1", 0, handle) as port, AsyncExitStack() as stack:
+        slow: list[trio.SocketStream] = []
+        for request in requests:
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+            await stream.send_all(request)
+            if request.endswith(b"\r\n\r\n"):
+                assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 200")
+            slow.append(stream)
+        assert b"200" in await exchange(port, b"GET /livez HTTP/1.1\r\n" + CLOSE)
+        with trio.fail_after(5):
+            while await slow[victim].receive_some(4096):
+                pass
+        for stream in slow[:victim] + slow[victim + 1 :]:
+            with trio.move_on_after(0.02) as still_open:
+                while await stream.receive_some(4096):
+                    pass
+            assert still_open.cancelled_caught
 
 
 async def test_an_address_in_use_is_named() -> None:

@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server over h11: health, status, metrics and the page, all read-only.
 
 Clients may be slow or hostile: their number, the size of a request's head, and every wait for
-them are bounded. Only GET and HEAD are answered, and bodies of requests are not read.
+them are bounded. For one too many the slowest is dropped, so that slow ones cannot keep a kubelet
+from its answer. Only GET and HEAD are answered, and bodies of requests are not read.
 """
 
 import logging
@@ -76,23 +77,26 @@ async def open_http(host: str | None, port: int, handler: Handler) -> AsyncGener
 class _Server:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._clients = 0
+        self._clients: set[_Client] = set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one client."""
-        if self._clients >= MAX_CLIENTS:
-            await stream.aclose()
-            return
-        self._clients += 1
+        if len(self._clients) >= MAX_CLIENTS:
+            slowest = min(self._clients, key=lambda one: (one.answering, one.since))
+            self._clients.remove(slowest)
+            slowest.scope.cancel()
+        client = _Client(stream, self._handler)
+        self._clients.add(client)
         try:
-            async with stream:
-                await _Client(stream, self._handler).converse()
+            with client.scope:
+                async with stream:
+                    await client.converse()
         except* (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
             pass  # the client went away
         except* Exception:  # a fault of ours in an answer must not end what is looked at
             logger.exception("HTTP: cannot answer")
         finally:
-            self._clients -= 1
+            self._clients.discard(client)
 
 
 class _Client:
@@ -100,6 +104,10 @@ class _Client:
         self._stream = stream
         self._handler = handler
         self._protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self.scope = trio.CancelScope()
+        self.answering = False
+        """Whether it is being answered; else its next request is waited for."""
+        self.since: float = trio.current_time()
 
     async def converse(self) -> None:
         """Answer one request after the other."""
@@ -112,6 +120,7 @@ class _Client:
                 await self._send(_text(error.error_status_hint, str(error)), head_only=False)
             if request is None:
                 return
+            self.answering, self.since = True, trio.current_time()
             if request.method not in (b"GET", b"HEAD"):
                 response = _text(405, "only GET and HEAD", {"Allow": "GET, HEAD"})
             else:
@@ -120,6 +129,7 @@ class _Client:
             if {self._protocol.our_state, self._protocol.their_state} != {h11.DONE}:
                 return
             self._protocol.start_next_cycle()
+            self.answering, self.since = False, trio.current_time()
 
     async def _receive_request(self) -> h11.Request | None:
         while True:
