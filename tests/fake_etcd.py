@@ -39,6 +39,8 @@ class FakeEtcd:
         self.leases: dict[int, _Lease] = {}
         self.keys: dict[bytes, _Key] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.longest = inf
+        """Seconds; who asks for a longer lease gets a shorter one."""
         self._next_lease = 7_000_000_000_000_000_001
         self._stale_until = -1.0
         self._watchers: list[tuple[bytes, bytes, trio.MemorySendChannel[bytes]]] = []
@@ -133,7 +135,7 @@ class FakeEtcd:
         return 200, receive
 
     def _grant(self, body: dict[str, Any]) -> dict[str, Any]:
-        ttl = max(2, int(body["TTL"]))
+        ttl = int(min(max(2, int(body["TTL"])), self.longest))
         self._next_lease += 1
         self.leases[self._next_lease] = _Lease(ttl, trio.current_time() + ttl)
         return {"header": self._header(), "ID": str(self._next_lease), "TTL": str(ttl)}
@@ -146,6 +148,7 @@ class FakeEtcd:
         lease = self.leases.get(number)
         if lease is None:
             return {"result": {"header": self._header(), "ID": str(number)}}
+        lease.ttl = int(min(lease.ttl, self.longest))
         lease.expires = trio.current_time() + lease.ttl
         return {"result": {"header": self._header(), "ID": str(number), "TTL": str(lease.ttl)}}
 

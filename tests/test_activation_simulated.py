@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from simulated_elections import Judge, Machine, hold_elections
 from simulated_network import Faults, Link, SkewedClock
 
+from trio_entrypoint._nursery import open_background
 from trio_entrypoint._remote.etcd import Etcd
 from trio_entrypoint._remote.kubeconfig import Access
 from trio_entrypoint._remote.kubernetes import LeaseApi
@@ -261,5 +262,30 @@ def test_who_waits_in_etcd_renews_and_does_nothing_else() -> None:
             looks = [body for method, body in world.server.requests if method == "kv/range"]
             assert len(looks) < 20, "the 19 others were not woken"
             nursery.cancel_scope.cancel()
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_lease_that_is_shorter_than_was_asked_for_is_renewed_with_pauses(when: str) -> None:
+    async def scenario() -> None:
+        world = EtcdWorld(1)
+        link = Link(world.server, Faults(), random.Random(1))
+        clock = SkewedClock(1.0, 0.0)
+        holder, other = world.contender(link), world.contender(link)
+        async with (
+            open_lease_activation(clock, world.stop_within, holder.contend) as first,
+            open_background(world.server.expire_leases),
+        ):
+            while not (await first.events.receive()).active:
+                pass
+            if when == "at once":
+                world.server.longest = 2
+            async with open_lease_activation(clock, world.stop_within, other.contend):
+                await trio.sleep(1)
+                world.server.longest = 2
+                await trio.sleep(TTL)
+        requests = Counter(method for method, _ in world.server.requests)
+        assert requests["lease/keepalive"] < 2 * 2 * TTL + 10, "each of the two: every half second"
 
     simulate(scenario)

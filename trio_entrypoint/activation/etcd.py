@@ -177,10 +177,10 @@ class EtcdContender:
         activation.extend(sent, granted)
 
     async def _keep_alive(self, activation: LeaseActivation, key: bytes) -> None:
-        pauses = Pauses()
+        pauses, earliest = Pauses(), 0.0
         while True:
             assert activation.tenure is not None, "it was extended by the grant"
-            await activation.clock.sleep_until(activation.tenure.renew_at)
+            await activation.clock.sleep_until(max(activation.tenure.renew_at, earliest))
             sent = activation.clock.now()
             created = self._created
             try:
@@ -201,6 +201,9 @@ class EtcdContender:
                 continue
             pauses = Pauses()
             activation.extend(sent, granted)
+            # Granted for less than was asked for, it would be renewed again and again at once.
+            # None that `check_contention` lets through is renewed more often than this.
+            earliest = sent + self._ttl / 30
 
     async def _wait_for_predecessors(self, key: bytes) -> int | None:
         """Wait until our key is the oldest; return its revision, or None when it is gone."""
