@@ -161,8 +161,9 @@ class EtcdContender:
                 self._created = True
                 token = await self._wait_for_predecessors(key)
                 if token is not None:
-                    self._pauses = Pauses()
                     activation.elect(str(token))
+                    if activation.active:
+                        self._pauses = Pauses()
                     await self._until_deleted(key, token, token + 1)
             except LeaseNotFoundError:
                 pass
