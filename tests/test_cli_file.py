@@ -360,6 +360,14 @@ def test_no_tree_whatsoever_breaks_the_check(tree: object) -> None:
         ('tar = "/a"\nmax_size = -1', "configuration.max_size: 'max_size' must be >= 0"),
         ('tar = "/a"\nmax_members = 0', "configuration.max_members: 'max_members' must be >= 1"),
         ('merged = [{ file = "/a", name = "../b" }]', "configuration: name is '../b', expected"),
+        (
+            'etcd = { endpoints = ["http://e:1"], prefix = "/a", tls = { ca = "/c" } }',
+            "configuration.etcd: tls: given, but no endpoint is an https:// address",
+        ),
+        (
+            'etcd = { endpoints = ["https://e:1"], prefix = "/a", tls = { key = "/k" } }',
+            "configuration.etcd.tls: tls: a key needs its certificate",
+        ),
         ('etcd = { endpoints = ["http://e:2379"], prefix = "/a", user = "u" }', "belong together"),
     ],
 )

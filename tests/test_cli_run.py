@@ -163,6 +163,49 @@ def test_a_target_that_is_managed_already_is_told_in_one_line(tmp_path: Path) ->
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ('kubernetes = { namespace = "n", name = "x" }', "not in a Kubernetes pod"),
+        (
+            'kubernetes = { namespace = "n", name = "x", kubeconfig = "missing" }',
+            "No such file or directory: missing",
+        ),
+        (
+            'kubernetes = { namespace = "n", name = "x", kubeconfig = "empty" }',
+            "empty: expected a mapping, got None",
+        ),
+        (
+            'kubernetes = { namespace = "n", name = "x", kubeconfig = "garbled" }',
+            "garbled: expected YAML: while parsing a flow sequence",
+        ),
+        (
+            'etcd = { endpoints = ["http://e"], name = "x", user = "u", password_file = "empty" }',
+            "empty: expected a password",
+        ),
+        (
+            'etcd = { endpoints = ["https://e:1"], name = "x", tls = { ca = "empty" } }',
+            "tls: ca cannot be loaded",
+        ),
+    ],
+)
+def test_what_leads_to_no_cluster_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").touch()
+    Path("garbled").write_text("a: [b\n")
+    Path("entrypoint.toml").write_text(
+        f'[service.app]\ncommand = ["true"]\n[service.app.activation]\n{settings}\n'
+        '[service.other]\ncommand = ["sleep", "1000"]\nactivation = { file = "active" }\n'
+    )
+    ended = run("run", "-f", "entrypoint.toml", "--log-level", "error")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("trio-entrypoint: ")
+    assert told in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
 def test_services_start_after_those_that_they_come_after(tmp_path: Path) -> None:
     file = tmp_path / "entrypoint.toml"
     file.write_text(f"""\

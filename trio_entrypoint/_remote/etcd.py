@@ -29,6 +29,7 @@ from trio_entrypoint._remote.etcd_messages import (
 )
 from trio_entrypoint._remote.http import (
     MAX_ANSWER,
+    AccessError,
     Tls,
     Transport,
     UnreachableError,
@@ -50,12 +51,13 @@ class EtcdAuth:
     """A file with the password on its first line."""
 
 
-def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
+def check_endpoints(endpoints: Sequence[str], *, tls: bool = False) -> tuple[str, ...]:
     """Return the addresses without trailing slashes.
 
     Raises:
         TypeError: A single string was given.
-        ValueError: There is none, or one is no `http://host:port` or `https://host:port`.
+        ValueError: There is none, or one is no `http://host:port` or `https://host:port`; or
+            there are files for TLS, and none is an `https` address.
     """
     if isinstance(endpoints, str):
         raise TypeError(f"endpoints: expected a list of addresses, not one string {endpoints!r}")
@@ -65,7 +67,13 @@ def check_endpoints(endpoints: Sequence[str]) -> tuple[str, ...]:
     for endpoint in checked:
         if not is_address(endpoint) or set(endpoint.partition("//")[2]) & set("/?#@"):
             raise ValueError(f"endpoints: expected http(s)://host:port, not {endpoint!r}")
+    if tls and not _is_secure(checked):
+        raise ValueError("tls: given, but no endpoint is an https:// address")
     return checked
+
+
+def _is_secure(endpoints: Sequence[str]) -> bool:
+    return any(endpoint.startswith("https://") for endpoint in endpoints)
 
 
 @asynccontextmanager
@@ -84,11 +92,8 @@ async def open_etcd(
         auth: A user and the password's file.
         attempt_timeout: How long one member may take to answer, in seconds.
     """
-    checked = check_endpoints(endpoints)
-    secure = any(endpoint.startswith("https://") for endpoint in checked)
-    if tls is not None and not secure:
-        raise ValueError("tls: given, but no endpoint is an https:// address")
-    context = (tls or Tls()).context() if secure else None
+    checked = check_endpoints(endpoints, tls=tls is not None)
+    context = (tls or Tls()).context() if _is_secure(checked) else None
     if auth is not None:
         _read_password(auth)
     async with open_transport(context, None if tls is None else tls.server_name) as transport:
@@ -321,11 +326,11 @@ def _read_password(auth: EtcdAuth) -> str:
         password = file.read(_MAX_PASSWORD + 1)
     line = password.split(b"\n", 1)[0]
     if not line or len(line) > _MAX_PASSWORD:
-        raise ValueError(
+        raise AccessError(
             f"{auth.password_file}: expected a password of at most {_MAX_PASSWORD} bytes"
             " on the first line"
         )
     try:
         return line.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{auth.password_file}: expected a password in UTF-8") from None
+        raise AccessError(f"{auth.password_file}: expected a password in UTF-8") from None

@@ -47,6 +47,12 @@ class UnreachableError(OSError):
     """A server did not answer, or not in HTTP, or with more than is read from it."""
 
 
+class AccessError(ValueError):
+    """A file that says where a server is, or who we are to it, is not as expected."""
+
+    exit_code = 1  # its message says it all: no traceback
+
+
 def is_address(url: str) -> bool:
     """Whether this is an `http(s)://host:port`, or has a path too, that can be connected to."""
     try:
@@ -85,15 +91,16 @@ class Tls:
     server_name: str | None = None
     """The name in the server's certificate, where it is not the address that is connected to."""
 
+    def __attrs_post_init__(self) -> None:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("tls: a key needs its certificate")
+
     def context(self) -> ssl.SSLContext:
         """Read the files.
 
         Raises:
             OSError: A file cannot be read, or is no PEM file of its kind; the file is named.
-            ValueError: There is a key without a certificate.
         """
-        if self.key is not None and self.certificate is None:
-            raise ValueError("tls: a key needs its certificate")
         context = ssl.create_default_context()
         if self.ca is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

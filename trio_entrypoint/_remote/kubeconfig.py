@@ -16,11 +16,18 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from trio_entrypoint._remote.http import Tls, is_address
+from trio_entrypoint._remote.http import AccessError, Tls, is_address
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _MAX_FILE = 1024 * 1024
+
+
+@final
+class NoPodError(RuntimeError):
+    """The service account of this pod was asked for, and this is no pod."""
+
+    exit_code = 1
 
 
 @final
@@ -39,13 +46,13 @@ class Access:
 
         Raises:
             OSError: Its file cannot be read.
-            ValueError: What is in the file can be no token.
+            AccessError: What is in the file can be no token.
         """
         if self.token_file is None:
             return self.token
         token = _read(self.token_file).strip().decode("latin-1")
         if not token or not _fits_header(token):
-            raise ValueError(f"{self.token_file}: expected a token")
+            raise AccessError(f"{self.token_file}: expected a token")
         return token
 
 
@@ -53,11 +60,12 @@ def in_cluster(environ: Mapping[str, str] = os.environ) -> Access:
     """Read what every pod is given.
 
     Raises:
-        RuntimeError: This is no pod, or one without a service account.
+        NoPodError: This is no pod.
+        OSError: It has no service account.
     """
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     if not host or not port:
-        raise RuntimeError(
+        raise NoPodError(
             "not in a Kubernetes pod (KUBERNETES_SERVICE_HOST and _PORT are not set):"
             " name a kubeconfig"
         )
@@ -83,28 +91,28 @@ def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Ac
 
     Raises:
         OSError: A file cannot be read.
-        ValueError: Something in it is missing or not as expected; file and field are named.
+        AccessError: Something in it is missing or not as expected; file and field are named.
     """
     file = Path(path)
     config = _Section.load(file)
     name = context or config.text("current-context")
     if not name:
-        raise ValueError(f"{file}: current-context: expected a name, or name a context")
+        raise AccessError(f"{file}: current-context: expected a name, or name a context")
     chosen = config.named("contexts", name, "context")
     cluster = config.named("clusters", chosen.text("cluster"), "cluster")
     user_name = chosen.text("user")
     user = config.named("users", user_name, "user") if user_name else _Section(file, "user", {})
     for plugin in ("exec", "auth-provider"):
         if plugin in user.fields:
-            raise ValueError(
+            raise AccessError(
                 f"{user.where}: {plugin} is not supported: use a token, its file or a certificate"
             )
     server = cluster.text("server").rstrip("/")
     if not is_address(server):
-        raise ValueError(f"{cluster.where}: server: expected http(s)://host:port, not {server!r}")
+        raise AccessError(f"{cluster.where}: server: expected http(s)://host:port, not {server!r}")
     token = user.text("token").strip()
     if not _fits_header(token):
-        raise ValueError(f"{user.where}: token: expected a token")
+        raise AccessError(f"{user.where}: token: expected a token")
     return Access(
         server=server,
         context=_tls_context(cluster, user) if urlsplit(server).scheme == "https" else None,
@@ -116,11 +124,12 @@ def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Ac
 
 def _tls_context(cluster: "_Section", user: "_Section") -> ssl.SSLContext:
     with ExitStack() as stack:
-        context = Tls(
-            ca=cluster.file("certificate-authority", stack),
-            certificate=user.file("client-certificate", stack),
-            key=user.file("client-key", stack),
-        ).context()
+        certificate = user.file("client-certificate", stack)
+        key = user.file("client-key", stack)
+        if key is not None and certificate is None:
+            raise AccessError(f"{user.where}: client-key: expected a client-certificate, too")
+        ca = cluster.file("certificate-authority", stack)
+        context = Tls(ca=ca, certificate=certificate, key=key).context()
     if cluster.fields.get("insecure-skip-tls-verify") is True:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -147,13 +156,13 @@ class _Section:
         try:
             value = yaml.safe_load(_read(file))
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise ValueError(f"{file}: expected YAML: {error}") from None
+            raise AccessError(f"{file}: expected YAML: {' '.join(str(error).split())}") from None
         return cls._of(file, str(file), value)
 
     @classmethod
     def _of(cls, file: Path, where: str, value: object) -> "_Section":
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected a mapping, got {value!r:.80}")
+            raise AccessError(f"{where}: expected a mapping, got {value!r:.80}")
         return cls(file, where, cast("dict[str, object]", value))
 
     def named(self, field: str, name: str, inner: str) -> "_Section":
@@ -161,17 +170,17 @@ class _Section:
         where = f"{self.where}: {field}"
         entries: object = self.fields.get(field) or []
         if not isinstance(entries, list):
-            raise ValueError(f"{where}: expected a list, got {entries!r:.80}")
+            raise AccessError(f"{where}: expected a list, got {entries!r:.80}")
         for entry in cast("list[object]", entries):
             section = self._of(self._file, where, entry)
             if section.fields.get("name") == name:
                 return self._of(self._file, f"{where}: {name}", section.fields.get(inner))
-        raise ValueError(f"{where}: expected an entry named {name!r}")
+        raise AccessError(f"{where}: expected an entry named {name!r}")
 
     def text(self, field: str) -> str:
         value = self.fields.get(field) or ""
         if not isinstance(value, str):
-            raise ValueError(f"{self.where}: {field}: expected a string, got {value!r:.80}")
+            raise AccessError(f"{self.where}: {field}: expected a string, got {value!r:.80}")
         return value
 
     def path(self, field: str) -> Path | None:
@@ -190,7 +199,7 @@ class _Section:
         try:
             data = b64decode(encoded, validate=True)
         except ValueError:
-            raise ValueError(f"{self.where}: {field}-data: expected base64") from None
+            raise AccessError(f"{self.where}: {field}-data: expected base64") from None
         fd = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
         stack.callback(os.close, fd)
         os.write(fd, data)
@@ -205,5 +214,5 @@ def _read(path: Path) -> bytes:
     with open(path, "rb") as file:
         data = file.read(_MAX_FILE + 1)
     if len(data) > _MAX_FILE:
-        raise ValueError(f"{path}: expected at most {_MAX_FILE} bytes")
+        raise AccessError(f"{path}: expected at most {_MAX_FILE} bytes")
     return data

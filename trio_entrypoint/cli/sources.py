@@ -36,6 +36,11 @@ class TlsSettings:
     server_name: str | None = None
     """The name in etcd's certificate, where it is not the address that is connected to."""
 
+    def __attrs_post_init__(self) -> None:
+        from trio_entrypoint._remote.http import Tls
+
+        Tls(**attrs.asdict(self))
+
 
 @attrs.frozen(kw_only=True)
 class _EtcdSettings:
@@ -56,7 +61,7 @@ class _EtcdSettings:
     def __attrs_post_init__(self) -> None:
         from trio_entrypoint._remote.etcd import check_endpoints
 
-        check_endpoints(self.endpoints)
+        check_endpoints(self.endpoints, tls=self.tls is not None)
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
 
