@@ -173,6 +173,8 @@ def _renderer(style: LogFormat) -> _Render:
 
     import structlog
 
+    from trio_entrypoint.cli.table import printable
+
     renderer = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     )
@@ -181,6 +183,10 @@ def _renderer(style: LogFormat) -> _Render:
         # The date is the reader's, and the logger's name says where the code is, not what is.
         shown = {key: value for key, value in entry.items() if key != "logger"}
         shown["timestamp"] = str(entry["timestamp"])[11:23]
+        for key, value in shown.items():  # an application's line must not steer the terminal
+            if isinstance(value, str):
+                lines = value.split("\n") if key == "exception" else [value]
+                shown[key] = "\n".join(map(printable, lines))
         return renderer(None, str(entry["level"]), shown) + "\n"
 
     return render
