@@ -1,4 +1,4 @@
-"""Writes `trio-entrypoint.1` from the tables of the command and the docstrings of its settings.
+"""Writes `trio-entrypoint.1` from the command's tables, its settings' docstrings, and the docs.
 
 Run by `nox -s manual`; a test sees to it that the page in the repository is the newest one.
 """
@@ -21,19 +21,7 @@ from trio_entrypoint.cli.flags import (
 from trio_entrypoint.cli.schema import key_descriptions, section_classes
 from trio_entrypoint.cli.settings import Settings
 
-STATUSES = (
-    ("0", "it was done, or the application ended with success"),
-    ("1", "the entrypoint refused, or gave up after an application that ended with 0"),
-    ("64", "the command line or the configuration file is wrong, or there is no such service"),
-    ("69", "no entrypoint listens on the control socket, or it went away"),
-    ("75", "not ready in time, or the entrypoint is too busy"),
-    ("76", "the entrypoint speaks another version of the control protocol"),
-    ("77", "no permission for the control socket"),
-    ("126", "the application's program cannot be executed"),
-    ("127", "the application's program was not found"),
-    ("128+N", "the application was ended by signal N"),
-    ("others", "the application's own status"),
-)
+EXIT_STATUS = Path(__file__).parent.parent / "docs/reference/exit-status.md"
 
 
 def generate() -> str:
@@ -83,8 +71,21 @@ def _lines() -> Iterator[str]:
     ):
         yield from (".TP", f".B {variable}", _text(meaning))
     yield ".SH EXIT STATUS"
-    for status, meaning in STATUSES:
-        yield from (".TP", f".B {status}", _text(meaning))
+    yield from _page(EXIT_STATUS.read_text())
+
+
+def _page(text: str) -> Iterator[str]:
+    """A page of the documentation below its title: sections, tables and paragraphs."""
+    for block in text.strip().split("\n\n")[1:]:
+        if block.startswith("## "):
+            yield f".SS {_text(block.removeprefix('## '))}"
+        elif block.startswith("|"):
+            for row in block.splitlines()[2:]:
+                first, *others = re.split(r" *(?<!\\)\| *", row.strip("| "))
+                meaning = ": ".join(filter(None, others)).replace("\\|", "|")
+                yield from (".TP", f".B {_text(first)}", _text(meaning))
+        else:
+            yield from (".PP", _text(block))
 
 
 def _flag(flag: Flag) -> Iterator[str]:
