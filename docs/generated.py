@@ -162,7 +162,7 @@ def _read_docstring(  # what autodoc calls it with
 
 
 _HANDED_OUT = {"Process", "GenerationConfiguration", "CustomConfiguration", "FakeRun"}
-_HANDED_OUT |= {"CombinedActivation", "FileActivation", "LeaseActivation"}
+_HANDED_OUT |= {"CombinedActivation", "FileActivation", "LeaseActivation", "SharedActivation"}
 """Classes that nobody makes by their constructor."""
 
 _GIVES = re.compile(r"(?:AsyncGenerator|AbstractAsyncContextManager)\[(.*?)(?:, .*)?\]$")

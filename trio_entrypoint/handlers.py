@@ -127,6 +127,7 @@ class ProcessEnded:
 
 
 ProcessEvent: TypeAlias = ProcessStarted | ProcessEnded
+"""What a process handler tells: `ProcessStarted`, then `ProcessEnded`."""
 
 
 class ProcessHandler(Protocol):
@@ -215,6 +216,8 @@ class ConfigurationFailed:
 
 
 ConfigurationEvent: TypeAlias = ConfigurationChanged | ConfigurationDeleted | ConfigurationFailed
+"""What a configuration handler tells of its source: `ConfigurationChanged`,
+`ConfigurationDeleted` or `ConfigurationFailed`."""
 
 
 @final

@@ -155,6 +155,7 @@ class Never:
 
 
 RestartPolicy: TypeAlias = Always | OnFailure | Never
+"""What happens when a process ends by itself: `Always`, `OnFailure` or `Never`."""
 
 
 # --- changes ------------------------------------------------------------------------------
@@ -205,6 +206,7 @@ class Ignore:
 
 
 ChangeAction: TypeAlias = Restart | Reload | Ignore
+"""What a new configuration does to the process that runs: `Restart`, `Reload` or `Ignore`."""
 
 OnChange: TypeAlias = ChangeAction | Mapping[str, ChangeAction]
 """One action, or actions by changed path: a mapping from globs, relative to the target.

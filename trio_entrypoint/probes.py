@@ -3,7 +3,7 @@
 Two kinds. *Told* probes hear it from the process, at the moment it happens: `NotifyProbe`
 (systemd's protocol) and `DescriptorProbe` (s6's). *Asked* probes have a `check()` that is
 called again and again: `TcpProbe`, `HttpProbe`, `CommandProbe`, `FileProbe`, `FunctionProbe`,
-and any object of yours that is a `Probe`.
+and any object of yours that is an `AskedProbe`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -178,3 +178,4 @@ class FunctionProbe:
 
 
 Probe: TypeAlias = NotifyProbe | DescriptorProbe | AskedProbe
+"""What tells how a process is: `NotifyProbe`, `DescriptorProbe`, or an `AskedProbe`."""
