@@ -11,6 +11,7 @@ import attrs
 import trio
 from attrs.validators import deep_iterable, gt, instance_of, min_len
 
+from trio_entrypoint._arguments import are_paths
 from trio_entrypoint.handlers import ExitStatus
 
 __all__ = ["Command", "CommandFailedError"]
@@ -33,7 +34,7 @@ class Command:
     """
 
     command: tuple[str, ...] = attrs.field(
-        converter=_words, validator=[min_len(1), deep_iterable(instance_of(str))]
+        converter=_words, validator=[min_len(1), deep_iterable(instance_of(str)), are_paths]
     )
     """The program and its arguments; no shell is involved."""
 

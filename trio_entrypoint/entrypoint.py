@@ -22,6 +22,7 @@ from typing import Final, Literal, NoReturn, Protocol, TypeAlias, final
 
 import trio
 
+from trio_entrypoint._arguments import check_path
 from trio_entrypoint._linux.early import FORWARDABLE, STOP_SIGNALS, block_signals
 from trio_entrypoint._linux.process_tree import end_orphans
 from trio_entrypoint._linux.reaper import Reaper, shared_reaper
@@ -89,6 +90,8 @@ def run(
     for number in stop_signals:
         if number not in FORWARDABLE:
             raise ValueError(f"stop_signals: {number!r} is not a signal to stop an entrypoint by")
+    if termination_message is not None:
+        check_path("termination_message", termination_message)
     shutdown = _Shutdown(stop_signals)
     shutdown.listen()
     try:

@@ -2,11 +2,25 @@
 
 import os
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import attrs
 
+from trio_entrypoint._arguments import are_paths, check_names, check_variables
+
 __all__ = ["Environment"]
+
+
+def _are_names(
+    _instance: object, attribute: "attrs.Attribute[Any]", value: bool | list[str]
+) -> None:
+    check_names(attribute.name, [] if isinstance(value, bool) else value)
+
+
+def _are_variables(
+    _instance: object, attribute: "attrs.Attribute[Any]", value: Mapping[str, str]
+) -> None:
+    check_variables(attribute.name, value)
 
 
 @final
@@ -24,19 +38,19 @@ class Environment:
         open_process(["app"], env=Environment(inherit=["PATH", "LANG"], files=["/etc/app.env"]))
     """
 
-    inherit: bool | list[str] = True
+    inherit: bool | list[str] = attrs.field(default=True, validator=_are_names)
     """All variables of this program, none of them, or those of these names."""
 
-    files: list[str] = attrs.field(factory=list[str])
+    files: list[str] = attrs.field(factory=list[str], validator=are_paths)
     """Paths of files: each line is `NAME=value`, taken as it is; `#` begins a comment line.
 
     As `docker run --env-file` reads them, except that every line needs its `=`.
     """
 
-    set: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_are_variables)
     """Variables by name."""
 
-    remove: list[str] = attrs.field(factory=list[str])
+    remove: list[str] = attrs.field(factory=list[str], validator=_are_names)
     """Names of variables that the process must not get."""
 
     def variables(self) -> dict[str, str]:

@@ -22,6 +22,8 @@ from typing import Literal, Protocol, TypeAlias, final, get_args
 import attrs
 import trio
 
+from trio_entrypoint._arguments import is_path
+
 __all__ = ["LogFile", "LogLines"]
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class LogFile:
     `app.log` is the newest; a full one becomes `app.log.1`, that one `app.log.2`, and so on.
     """
 
-    path: str
+    path: str = attrs.field(validator=is_path)
     """Where it is: a regular file, or none yet. The directory has to exist. A symlink, such as
     `/dev/stdout`, is refused."""
 

@@ -14,6 +14,7 @@ import attrs
 import trio
 from attrs.validators import and_, ge, in_, le, matches_re
 
+from trio_entrypoint._arguments import is_path
 from trio_entrypoint.commands import Command, CommandFailedError
 
 __all__ = [
@@ -152,7 +153,7 @@ class CommandProbe:
 class FileProbe:
     """A file exists, whatever it is."""
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=Path, validator=is_path)
     """Where."""
 
     async def check(self) -> None:

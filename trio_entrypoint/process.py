@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 
 import trio
 
+from trio_entrypoint._arguments import check_path, check_variables
 from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint._linux.launch import Launch, LimitValue, SettingError
 from trio_entrypoint._linux.process_tree import KILL_TIMEOUT
@@ -244,9 +245,21 @@ def open_process(
         raise ValueError(f"grace_period: expected seconds of at least 0, got {grace_period!r}")
     if stop_scope not in ("main", "group"):
         raise ValueError(f"stop_scope: expected 'main' or 'group', got {stop_scope!r}")
+    for field, words in {
+        "command": command,
+        "cwd": [cwd],
+        "stdin": [stdin],
+        "user": [user],
+        "group": [group],
+        "extra_groups": extra_groups or (),
+    }.items():
+        for word in words:
+            if word is not None and not isinstance(word, int):
+                check_path(field, word)
+    if isinstance(env, Mapping):
+        check_variables("env", env)
+    check_variables("extra_env", extra_env or {})
     arguments = tuple(os.fsencode(word) for word in command)
-    if any(b"\0" in word for word in arguments):
-        raise ValueError(f"command: contains a NUL byte: {command!r}")
     request = Request(
         name=name or os.fsdecode(os.path.basename(arguments[0])),
         arguments=arguments,

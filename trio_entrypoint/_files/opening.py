@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
+from trio_entrypoint._arguments import check_path
 from trio_entrypoint._files.adoption import adopt_directory, adopt_entries, adopt_file
 from trio_entrypoint._files.generations import Store
 from trio_entrypoint._files.overlap import AnyPath, refuse_overlap
@@ -186,6 +187,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def resolve(target: str) -> str:
     """The target, absolute and without symlinks but its own pointer."""
+    check_path("target", target)
     directory, name = os.path.split(os.path.abspath(target))
     if not name:
         raise OSError(errno.EBUSY, "the root directory cannot be a target", target)

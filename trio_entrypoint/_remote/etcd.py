@@ -12,6 +12,7 @@ from typing import final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import is_path
 from trio_entrypoint._remote.etcd_messages import (
     LEASE_NOT_FOUND,
     UNAUTHENTICATED,
@@ -47,7 +48,7 @@ class EtcdAuth:
     """A user of etcd's own authentication. The password is read again with every login."""
 
     user: str
-    password_file: str | PathLike[str]
+    password_file: str | PathLike[str] = attrs.field(validator=is_path)
     """A file with the password on its first line."""
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from trio_entrypoint._arguments import is_path
 from trio_entrypoint._nursery import open_background
 
 try:
@@ -79,13 +80,13 @@ class Tls:
         Tls(ca="/etc/etcd/ca.pem", certificate="/etc/etcd/client.pem", key="/etc/etcd/client.key")
     """
 
-    ca: str | PathLike[str] | None = None
+    ca: str | PathLike[str] | None = attrs.field(default=None, validator=is_path)
     """The authorities that may sign the server's certificate; None for the system's."""
 
-    certificate: str | PathLike[str] | None = None
+    certificate: str | PathLike[str] | None = attrs.field(default=None, validator=is_path)
     """Our certificate, with its chain, where the server wants one."""
 
-    key: str | PathLike[str] | None = None
+    key: str | PathLike[str] | None = attrs.field(default=None, validator=is_path)
     """The private key of `certificate`; None when it is in the same file."""
 
     server_name: str | None = None

@@ -13,6 +13,7 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._arguments import check_path
 from trio_entrypoint._channels import NewestChannel
 from trio_entrypoint._linux.watch import AnyPath, PathWatch, open_path_watch
 from trio_entrypoint._nursery import open_background
@@ -103,6 +104,7 @@ async def open_file_activation(path: AnyPath) -> AsyncGenerator[FileActivation]:
             async for event in activation.events:
                 print("active" if event.active else "backup")
     """
+    check_path("path", path)
     async with open_path_watch(path, contents=False) as watch:
         if watch.error is not None and not _is_absence(watch.error):
             raise watch.error

@@ -29,6 +29,7 @@ from typing import final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import check_path
 from trio_entrypoint._linux.boottime import BootClock
 from trio_entrypoint._remote.http import UnreachableError, open_transport
 from trio_entrypoint._remote.kubeconfig import from_kubeconfig, in_cluster
@@ -121,6 +122,8 @@ async def open_kubernetes_activation(
             ...
     """
     usable = check_contention(namespace, name, lease_duration, renew_deadline, retry_period)
+    if kubeconfig is not None:
+        check_path("kubeconfig", kubeconfig)
     access = in_cluster() if kubeconfig is None else from_kubeconfig(kubeconfig, context)
     label = socket.gethostname() if identity is None else identity
     async with open_transport(access.context, access.server_name) as transport:

@@ -138,11 +138,14 @@ def expand(
 ) -> object:
     """Put the variables into every string of a tree; keys are left as they are.
 
-    Numbers are those of TOML: what has more than 64 bits is told and left out.
+    What is wrong is told and left out: a number of more than 64 bits, a string with a NUL.
     """
     match value:
         case dict():
             table = cast("dict[str, object]", value)
+            for key in table:
+                if "\0" in key:
+                    _tell(source, (*path, key), "a key contains a NUL")
             return {
                 key: expand(inner, environment, source, (*path, key))
                 for key, inner in table.items()
@@ -153,21 +156,23 @@ def expand(
                 expand(inner, environment, source, (*path, index))
                 for index, inner in enumerate(items)
             ]
+        case str() if "\0" in value:
+            return _tell(source, path, "contains a NUL, which no path, word or variable can")
         case str() if "${" in value:
             try:
                 text = _VARIABLE.sub(lambda found: _value(found, environment), value)
             except ValueError as error:
-                line = source.line(path)
-                source.mistakes.append(Mistake(path, str(error), source.name, line))
-                return Unknown(value)
+                return _tell(source, path, str(error))
             return Expanded(text)
         case int() if not -(2**63) <= value < 2**63:
-            line = source.line(path)
-            message = "expected a whole number of at most 64 bits"
-            source.mistakes.append(Mistake(path, message, source.name, line))
-            return Unknown()
+            return _tell(source, path, "expected a whole number of at most 64 bits")
         case _:
             return value
+
+
+def _tell(source: Source, path: KeyPath, message: str) -> Unknown:
+    source.mistakes.append(Mistake(path, message, source.name, source.line(path)))
+    return Unknown()
 
 
 def _value(found: re.Match[str], environment: Mapping[str, str]) -> str:

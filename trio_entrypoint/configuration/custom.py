@@ -11,6 +11,7 @@ from typing import Generic, cast, final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import check_path
 from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._linux.watch import open_path_watch
@@ -197,6 +198,7 @@ async def open_custom_configuration(
         async with open_custom_configuration("/incoming/rules.json", load) as configuration:
             result = await configuration.update()
     """
+    check_path("source", source)
     if not 0 <= settle < float("inf"):
         raise ValueError(f"settle is {settle!r}, expected seconds, at least 0")
     import tempfile  # slow, and needed by nothing else

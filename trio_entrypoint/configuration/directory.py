@@ -8,6 +8,7 @@ from typing import final
 
 import attrs
 
+from trio_entrypoint._arguments import check_path, is_path
 from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.manifest import Entry, tree_digest
@@ -36,7 +37,7 @@ class DirectorySource:
             snapshot of what is published by a symlink is never of two states.
     """
 
-    path: "str | os.PathLike[str]"
+    path: "str | os.PathLike[str]" = attrs.field(validator=is_path)
 
     @property
     def paths(self) -> Sequence[AnyPath]:
@@ -131,6 +132,7 @@ async def open_directory_configuration(
         async with open_directory_configuration("/config", "/etc/app") as configuration:
             result = await configuration.update()
     """
+    check_path("source", source)
     async with open_generations(
         DirectorySource(source),
         partial(open_directory, os.fspath(target), layout=layout, keep=keep, share=share),

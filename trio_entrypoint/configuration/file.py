@@ -11,6 +11,7 @@ from typing import final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import check_path, is_path
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import open_file, resolve
 from trio_entrypoint._files.overlap import AnyPath
@@ -38,8 +39,8 @@ class FileSource:
         ValueError: The name leads out of the configuration, or mode or owner is out of range.
     """
 
-    path: "str | os.PathLike[str]"
-    name: str
+    path: "str | os.PathLike[str]" = attrs.field(validator=is_path)
+    name: str = attrs.field(validator=is_path)
     mode: int | None = None
     owner: tuple[int, int] | None = None
 
@@ -136,6 +137,7 @@ async def open_file_configuration(
         async with open_file_configuration("/incoming/app.conf", "/etc/app.conf") as configuration:
             result = await configuration.update()
     """
+    check_path("source", source)
     options = Options(
         validate=validate, durability=durability, settle=settle, limits=Limits(1, max_size)
     )

@@ -10,6 +10,7 @@ from typing import final
 
 import attrs
 
+from trio_entrypoint._arguments import check_path, is_path
 from trio_entrypoint._files.archive import unpack_archive
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
@@ -38,7 +39,7 @@ class TarSource:
         keep_time: Give the members their times of modification.
     """
 
-    path: "str | os.PathLike[str]"
+    path: "str | os.PathLike[str]" = attrs.field(validator=is_path)
     keep_owner: bool = False
     keep_time: bool = False
 
@@ -154,6 +155,7 @@ async def open_tar_configuration(
                 result = await configuration.update()
                 print(result.error or result.changed)
     """
+    check_path("source", source)
     options = Options(
         validate=validate,
         durability=durability,

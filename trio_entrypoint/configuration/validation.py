@@ -13,6 +13,7 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import are_paths
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.handlers import GENERATION_VARIABLE, ExitStatus
 
@@ -59,7 +60,7 @@ class ValidateCommand:
         validate=ValidateCommand(["nginx", "-t", "-c", "{path}/nginx.conf"], timeout=10)
     """
 
-    command: Sequence[str] = attrs.field(converter=_arguments)
+    command: Sequence[str] = attrs.field(converter=_arguments, validator=are_paths)
     timeout: float = 30.0
 
     def __attrs_post_init__(self) -> None:
