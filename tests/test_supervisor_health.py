@@ -235,6 +235,25 @@ async def test_a_hook_that_fails_on_the_way_down_is_reported_and_holds_nothing_u
     assert [one.cause for one in seen].count(Cause.HOOK_FAILED) == 2
 
 
+async def test_the_generation_of_a_process_is_kept_until_its_last_hook_has_ended(
+    autojump_clock: MockClock, fake_process: FakeProcess
+) -> None:
+    configuration, kept = FakeConfiguration("one"), list[int]()
+
+    async def after_stop() -> None:
+        await trio.lowlevel.checkpoint()
+        kept.extend(generation.number for generation in configuration.pinned)
+
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(
+            fake_process, configuration=configuration, hooks=Hooks(after_stop=[after_stop])
+        )
+        await nursery.start(supervisor.run)
+        nursery.cancel_scope.cancel()
+    assert kept == [1]
+    assert configuration.pinned == []
+
+
 async def test_a_start_can_be_cancelled_while_a_hook_runs(
     autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
 ) -> None:

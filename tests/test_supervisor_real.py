@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,11 +16,12 @@ from trio_entrypoint import (
     Always,
     Backoff,
     Cause,
-    Command,
     ConfigurationState,
     Environment,
     ExitStatus,
+    Health,
     Hooks,
+    NotifyProbe,
     OpenProcess,
     ProcessState,
     Supervisor,
@@ -181,20 +183,32 @@ async def test_the_same_contents_in_another_archive_are_as_trusted_as_they_were(
         assert (await configuration.update()).error is None
 
 
-async def test_command_hooks_get_the_environment_of_the_process(tmp_path: Path) -> None:
+async def test_command_hooks_get_the_generation_and_the_token_of_the_process(
+    tmp_path: Path,
+) -> None:
     tar, told = tmp_path / "config.tar", tmp_path / "told"
     move_into_place(tar, archive({"app.conf": "one"}))
-    command = Command(["sh", "-c", 'cat "$TRIO_ENTRYPOINT_GENERATION"/app.conf > "$0"', str(told)])
+    script = (
+        'echo "$1 $TRIO_ENTRYPOINT_FENCING_TOKEN $(cat "$TRIO_ENTRYPOINT_GENERATION"/app.conf)'
+        ' ${NOTIFY_SOCKET-none}" >> "$0"'
+    )
+    kinds = ["initial", "before_start", "after_ready", "before_stop", "after_stop"]
+    hooks: Any = {kind: [["sh", "-c", script, str(told), kind]] for kind in kinds}
     async with open_tar_configuration(tar, tmp_path / "etc") as configuration:
         supervisor = Supervisor(
             application(tmp_path / "log"),
+            activation=FakeActivation(active=True, token="7"),
             configuration=configuration,
-            hooks=Hooks(before_start=[command]),
+            health=Health(NotifyProbe()),
+            hooks=Hooks(**hooks),
         )
         async with trio.open_nursery() as nursery:
-            await nursery.start(supervisor.run)
-            assert told.read_text() == "one"
+            nursery.start_soon(supervisor.run)
+            with trio.fail_after(10):
+                while "after_ready" not in (told.read_text() if told.exists() else ""):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
+    assert told.read_text().splitlines() == [f"{kind} 7 one none" for kind in kinds]
 
 
 def test_importing_the_supervisor_loads_nothing_that_it_may_never_use() -> None:

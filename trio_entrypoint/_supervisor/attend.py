@@ -85,7 +85,11 @@ class Attendant:
     """Attends to one run of a process."""
 
     def __init__(
-        self, service: Service, tell: Tell, fail: Callable[[Cause, Exception], None]
+        self,
+        service: Service,
+        tell: Tell,
+        fail: Callable[[Cause, Exception], None],
+        hook_env: Mapping[str, str],
     ) -> None:
         self.env: dict[str, str] = {}
         """What the process needs in its environment to tell how it is."""
@@ -96,6 +100,7 @@ class Attendant:
         self._service = service
         self._tell = tell
         self._fail = fail
+        self._hook_env = hook_env
         self._notify: NotifySocket | None = None
         self._pipe: tuple[IO[bytes], IO[bytes]] | None = None
         self._told_ready = trio.Event()
@@ -165,7 +170,7 @@ class Attendant:
         self._become_ready()
         try:
             for hook in self._service.hooks.after_ready:
-                await call(hook, self._service.hooks.timeout, self.env)
+                await call(hook, self._service.hooks.timeout, self._hook_env)
         except Exception as error:  # noqa: BLE001 - the user's code
             self._fail(Cause.HOOK_FAILED, error)
             return

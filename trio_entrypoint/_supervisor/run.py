@@ -58,7 +58,7 @@ class ProcessRun:
         self._stopping = trio.CancelScope()
         self._asked = False
         self._failure: tuple[Cause, Exception] | None = None
-        self._attendant = Attendant(service, tell, self._fail)
+        self._attendant = Attendant(service, tell, self._fail, self._env)
 
     @property
     def alive(self) -> bool:
@@ -104,19 +104,20 @@ class ProcessRun:
         Cancellation stops it as `stop` does.
         """
         hooks = self._service.hooks
-        try:
-            with self._pins, self._scope:
-                self.pin()
-                await self._live()
-        finally:
-            self.reloading.cancel()
-            self.ended_at = min(self.ended_at, trio.current_time())
-            if hooks.after_stop and self.process is not None:
-                ended = Cause.SHUTDOWN if self._asked else Cause.ENDED
-                cause = self.stopped_by or self._failed_by or ended
-                self._tell(cause, ProcessState.STOPPING)
-            with trio.move_on_after(self._seconds_for(hooks.after_stop), shield=True):
-                await self._call_on_the_way_down(hooks.after_stop)
+        with self._pins:
+            try:
+                with self._scope:
+                    self.pin()
+                    await self._live()
+            finally:
+                self.reloading.cancel()
+                self.ended_at = min(self.ended_at, trio.current_time())
+                if hooks.after_stop and self.process is not None:
+                    ended = Cause.SHUTDOWN if self._asked else Cause.ENDED
+                    cause = self.stopped_by or self._failed_by or ended
+                    self._tell(cause, ProcessState.STOPPING)
+                with trio.move_on_after(self._seconds_for(hooks.after_stop), shield=True):
+                    await self._call_on_the_way_down(hooks.after_stop)
         status = self.process.status if self.process is not None else None
         ready_for = max(0.0, self.ended_at - self._attendant.ready_at)
         if self._failure is not None:
