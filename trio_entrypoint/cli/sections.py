@@ -5,9 +5,38 @@ from typing import Literal
 import attrs
 from attrs.validators import ge, optional
 
-from trio_entrypoint.cli.values import Action, Words, exactly_one, is_action, is_address, like
+from trio_entrypoint.cli.values import (
+    Action,
+    Words,
+    action,
+    address,
+    command,
+    exactly_one,
+    is_action,
+    is_address,
+    like,
+)
 from trio_entrypoint.commands import Command
-from trio_entrypoint.policies import Backoff, Health, Hooks, Limit, Readiness
+from trio_entrypoint.policies import (
+    Always,
+    Backoff,
+    Health,
+    Hooks,
+    Limit,
+    Never,
+    OnFailure,
+    Readiness,
+    RestartPolicy,
+)
+from trio_entrypoint.probes import (
+    CommandProbe,
+    DescriptorProbe,
+    FileProbe,
+    HttpProbe,
+    NotifyProbe,
+    Probe,
+    TcpProbe,
+)
 
 __all__ = [
     "ControlSettings",
@@ -36,6 +65,20 @@ class RestartSettings:
 
     limit: Limit | None = None
     """How many restarts are too many; without it there is no limit."""
+
+    def make(self) -> RestartPolicy:
+        """Make the policy that is meant."""
+        match self.policy:
+            case "always":
+                return Always(backoff=self.backoff, limit=self.limit)
+            case "on-failure":
+                return OnFailure(
+                    success_codes=frozenset(self.success_codes),
+                    backoff=self.backoff,
+                    limit=self.limit,
+                )
+            case "never":
+                return Never()
 
 
 PROBES = ("http", "tcp", "command", "file", "notify", "descriptor")
@@ -76,10 +119,18 @@ class ReadinessSettings:
     """Good answers in a row that make it ready."""
 
     def __attrs_post_init__(self) -> None:
-        from trio_entrypoint.cli.building import readiness
-
         exactly_one(self, PROBES)
-        readiness(self)  # the library's own rules
+        self.make()  # the library's own rules
+
+    def make(self) -> Readiness:
+        """Make the rule that is meant."""
+        return Readiness(
+            _probe(self, self.descriptor),
+            timeout=self.timeout,
+            period=self.period,
+            probe_timeout=self.probe_timeout,
+            successes=self.successes,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -117,10 +168,35 @@ class HealthSettings:
     """What an unhealthy application gets: "restart", "ignore", a signal or a command."""
 
     def __attrs_post_init__(self) -> None:
-        from trio_entrypoint.cli.building import health
-
         exactly_one(self, PROBES[:-1])
-        health(self)
+        self.make()
+
+    def make(self) -> Health:
+        """Make the rule that is meant."""
+        return Health(
+            _probe(self, None),
+            period=self.period,
+            probe_timeout=self.probe_timeout,
+            failures=self.failures,
+            successes=self.successes,
+            on_failure=action(self.on_failure),
+        )
+
+
+def _probe(settings: ReadinessSettings | HealthSettings, descriptor: int | None) -> Probe:
+    if settings.http is not None:
+        return HttpProbe(settings.http)
+    if settings.tcp is not None:
+        host, port = address(settings.tcp, "127.0.0.1")
+        return TcpProbe(port, host)
+    if settings.command is not None:
+        return CommandProbe(command(settings.command))
+    if settings.file is not None:
+        return FileProbe(settings.file)
+    if settings.notify is not None:
+        return NotifyProbe(settings.notify)
+    assert descriptor is not None
+    return DescriptorProbe(descriptor)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,9 +222,16 @@ class HookSettings:
     """Seconds that a command without a `timeout` of its own may take."""
 
     def __attrs_post_init__(self) -> None:
-        from trio_entrypoint.cli.building import hooks
+        self.make()
 
-        hooks(self)
+    def make(self) -> Hooks:
+        """Make the hooks that are meant."""
+        lists = {
+            field.name: [command(words, self.timeout) for words in getattr(self, field.name)]
+            for field in attrs.fields(type(self))
+            if field.name != "timeout"
+        }
+        return Hooks(timeout=self.timeout, **lists)
 
 
 @attrs.frozen(kw_only=True)

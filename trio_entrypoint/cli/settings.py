@@ -2,22 +2,28 @@
 
 These are plain values. Where a section is a value of the library (`Backoff`, `Limit`,
 `Command`, `Environment`, `LogFile`), it is that class itself; where it only spells one in TOML,
-its defaults and rules are taken from that class, so that file and library cannot disagree.
-`building.py` makes the library's objects of them. The docstrings below the keys are shown in
-the JSON Schema and in the manual.
+its defaults and rules are taken from that class, so that file and library cannot disagree: it
+is made when the section is checked. `building.py` opens what a service needs. The docstrings
+below the keys are shown in the JSON Schema and in the manual.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs.validators import and_, ge, gt, le, optional
 
+from trio_entrypoint._linux.head_start import HeadStart
 from trio_entrypoint.cli.logs import LogFormat, LogLevel
 from trio_entrypoint.cli.mistakes import did_you_mean
 from trio_entrypoint.cli.values import (
     Action,
     Words,
+    action,
     are_actions,
     are_signals,
     is_command,
@@ -26,9 +32,13 @@ from trio_entrypoint.cli.values import (
     is_mode,
     is_output,
     is_signal,
+    signal_number,
 )
 from trio_entrypoint.environment import Environment
-from trio_entrypoint.output import LogFile, LogLines
+from trio_entrypoint.handlers import OpenProcess, ProcessHandler
+from trio_entrypoint.output import Input, LogFile, LogLines, Output
+from trio_entrypoint.policies import OnChange
+from trio_entrypoint.process import open_process, open_started
 
 if TYPE_CHECKING:
     from trio_entrypoint.cli.sections import (
@@ -161,11 +171,89 @@ class ServiceSettings:
     """Commands around each run."""
 
     def __attrs_post_init__(self) -> None:
-        from trio_entrypoint.cli.building import process
-
         if self.confirm_within is not None and self.configuration is None:
             raise ValueError("confirm_within is about new configurations, and there is none")
-        process("", self)()  # it is never entered: the arguments are checked
+        self.process("")()  # it is never entered: the arguments are checked
+
+    def actions(self) -> OnChange:
+        """Make the action, or the actions by glob, that are meant."""
+        if isinstance(self.on_change, Mapping):
+            return {pattern: action(one) for pattern, one in self.on_change.items()}
+        return action(self.on_change)
+
+    def process(self, name: str, started: HeadStart | None = None) -> OpenProcess:
+        """Make what opens one run of the application: the one that was started, then others.
+
+        Raises:
+            ValueError: A setting makes no sense here: there is no such user, for example.
+        """
+        umask = None if self.umask is None else int(self.umask, 8)
+        options: dict[str, Any] = {
+            field: value
+            for field in (
+                "cwd",
+                "user",
+                "group",
+                "extra_groups",
+                "nice",
+                "oom_score_adj",
+                "limits",
+            )
+            if (value := getattr(self, field)) not in (None, {})
+        }
+        stopping: dict[str, Any] = {
+            "name": name,
+            "stop_signal": signal_number(self.stop_signal),
+            "grace_period": self.grace_period,
+            "stop_scope": self.stop_scope,
+        }
+        start = partial(
+            open_process,
+            self.command,
+            **stopping,
+            env=self.env,
+            stdin=_input(self.stdin),
+            stdout=_output(self.stdout),
+            stderr=_output(self.stderr),
+            terminal=self.terminal,
+            umask=umask,
+            no_new_privileges=self.no_new_privileges,
+            cgroup=self.cgroup,
+            **options,
+        )
+        if started is None:
+            return start
+
+        def attend_or_start(
+            *,
+            extra_env: Mapping[str, str] = MappingProxyType({}),
+            extra_fds: Mapping[int, int] = MappingProxyType({}),
+        ) -> AbstractAsyncContextManager[ProcessHandler]:
+            if started.claimed:
+                return start(extra_env=extra_env, extra_fds=extra_fds)
+            return open_started(started, **stopping)
+
+        return attend_or_start
+
+
+def _input(value: str) -> Input:
+    match value:
+        case "null" | "inherit":
+            return value
+        case _:
+            return Path(value)
+
+
+def _output(value: str | LogFile | LogLines) -> Output:
+    match value:
+        case "null" | "inherit" | "stdout":
+            return value
+        case "lines":
+            return LogLines()
+        case str():
+            return LogFile(value)
+        case _:
+            return value
 
 
 @attrs.frozen(kw_only=True)

@@ -1,13 +1,21 @@
 """The sections of a service that say what it waits for: its activation and its configuration."""
 
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from math import inf
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs.validators import ge, gt, lt, min_len, optional
 
-from trio_entrypoint.cli.values import Words, exactly_one, is_mode
+from trio_entrypoint.cli.values import Words, command, exactly_one, is_mode
 from trio_entrypoint.commands import Command
+from trio_entrypoint.handlers import ActivationHandler, ConfigurationHandler, UpdateResult
+
+if TYPE_CHECKING:
+    from trio_entrypoint._remote.etcd import EtcdAuth
+    from trio_entrypoint._remote.http import Tls
+    from trio_entrypoint.configuration.source import Source
 
 __all__ = [
     "ActivationSettings",
@@ -37,9 +45,13 @@ class TlsSettings:
     """The name in etcd's certificate, where it is not the address that is connected to."""
 
     def __attrs_post_init__(self) -> None:
+        self.make()
+
+    def make(self) -> "Tls":
+        """Make what is meant."""
         from trio_entrypoint._remote.http import Tls
 
-        Tls(**attrs.asdict(self))
+        return Tls(**attrs.asdict(self))
 
 
 @attrs.frozen(kw_only=True)
@@ -64,6 +76,15 @@ class _EtcdSettings:
         check_endpoints(self.endpoints, tls=self.tls is not None)
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
+
+    def access(self) -> "tuple[Tls | None, EtcdAuth | None]":
+        """Make what the connections are made with."""
+        from trio_entrypoint._remote.etcd import EtcdAuth
+
+        auth = None
+        if self.user is not None and self.password_file is not None:
+            auth = EtcdAuth(self.user, self.password_file)
+        return self.tls.make() if self.tls else None, auth
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +123,21 @@ class EtcdSettings(_EtcdSettings):
         super().__attrs_post_init__()
         check_contention(self.name, self.ttl, self.stop_within)
 
+    def open(self) -> AbstractAsyncContextManager[ActivationHandler]:
+        """Make what opens the activation."""
+        from trio_entrypoint.activation.etcd import open_etcd_activation
+
+        tls, auth = self.access()
+        return open_etcd_activation(
+            self.endpoints,
+            self.name,
+            ttl=self.ttl,
+            stop_within=self.stop_within,
+            identity=self.identity,
+            tls=tls,
+            auth=auth,
+        )
+
 
 @attrs.frozen(kw_only=True)
 class KubernetesSettings:
@@ -138,6 +174,12 @@ class KubernetesSettings:
             self.namespace, self.name, self.lease_duration, self.renew_deadline, self.retry_period
         )
 
+    def open(self) -> AbstractAsyncContextManager[ActivationHandler]:
+        """Make what opens the activation."""
+        from trio_entrypoint.activation.kubernetes import open_kubernetes_activation
+
+        return open_kubernetes_activation(**attrs.asdict(self))
+
 
 @attrs.frozen(kw_only=True)
 class ActivationSettings:
@@ -163,6 +205,31 @@ class ActivationSettings:
         if self.all == () or self.any == ():
             raise ValueError("there has to be something to combine")
 
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[ActivationHandler]:
+        """Open the activation."""
+        async with AsyncExitStack() as stack:
+            if self.file is not None:
+                from trio_entrypoint.activation.file import open_file_activation
+
+                yield await stack.enter_async_context(open_file_activation(self.file))
+            elif self.etcd is not None:
+                yield await stack.enter_async_context(self.etcd.open())
+            elif self.kubernetes is not None:
+                yield await stack.enter_async_context(self.kubernetes.open())
+            else:
+                from trio_entrypoint.activation.combined import (
+                    open_all_activation,
+                    open_any_activation,
+                )
+
+                combine = open_any_activation if self.all is None else open_all_activation
+                handlers = [
+                    await stack.enter_async_context(inner.open())
+                    for inner in self.all or self.any or ()
+                ]
+                yield await stack.enter_async_context(combine(*handlers))
+
 
 @attrs.frozen(kw_only=True)
 class MergedSettings:
@@ -187,6 +254,24 @@ class MergedSettings:
         exactly_one(self, ("tar", "directory", "file"))
         if (self.file is None) != (self.name is None):
             raise ValueError("file and name belong together")
+
+    def make(self) -> "Source":
+        """Make the source that is meant."""
+        from trio_entrypoint.configuration.directory import DirectorySource
+        from trio_entrypoint.configuration.file import FileSource
+        from trio_entrypoint.configuration.tar import TarSource
+
+        if self.tar is not None:
+            return TarSource(self.tar)
+        if self.directory is not None:
+            return DirectorySource(self.directory)
+        assert self.file is not None
+        assert self.name is not None
+        return FileSource(self.file, self.name, mode=_bits(self.mode))
+
+
+def _bits(mode: str | None) -> int | None:
+    return None if mode is None else int(mode, 8)
 
 
 SOURCES = ("file", "tar", "directory", "merged", "etcd")
@@ -257,7 +342,6 @@ class ConfigurationSettings:
     """User and group of a file's target, by number; by default those of the entrypoint."""
 
     def __attrs_post_init__(self) -> None:
-        from trio_entrypoint.cli.building import open_configuration
         from trio_entrypoint.configuration.options import check_owner
 
         exactly_one(self, SOURCES)
@@ -276,4 +360,55 @@ class ConfigurationSettings:
             for name in ("share", "layout", "max_members"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for what becomes a directory")
-        open_configuration(self)  # it is never entered: the command to validate by is checked
+        self.open()  # it is never entered: the command to validate by is checked
+
+    def open(self) -> AbstractAsyncContextManager[ConfigurationHandler[UpdateResult]]:
+        """Make what opens the configuration."""
+        from trio_entrypoint.configuration.validation import ValidateCommand
+
+        validate = None
+        if self.validate is not None:
+            words = command(self.validate)
+            validate = ValidateCommand(words.command, timeout=words.timeout)
+        options: dict[str, Any] = {
+            name: value
+            for name in (
+                *("keep", "durability", "settle", "share", "layout", "max_members", "max_size"),
+                *("owner", "keep_owner", "keep_time"),
+            )
+            if (value := getattr(self, name)) is not None
+        }
+        if self.mode is not None:
+            options["mode"] = _bits(self.mode)
+        if self.file is not None:
+            from trio_entrypoint.configuration.file import open_file_configuration
+
+            return open_file_configuration(self.file, self.target, validate=validate, **options)
+        if self.tar is not None:
+            from trio_entrypoint.configuration.tar import open_tar_configuration
+
+            return open_tar_configuration(self.tar, self.target, validate=validate, **options)
+        if self.merged is not None:
+            from trio_entrypoint.configuration.merged import open_merged_configuration
+
+            sources = [source.make() for source in self.merged]
+            return open_merged_configuration(sources, self.target, validate=validate, **options)
+        if self.etcd is not None:
+            from trio_entrypoint.configuration.etcd import open_etcd_configuration
+
+            tls, auth = self.etcd.access()
+            return open_etcd_configuration(
+                self.etcd.endpoints,
+                self.etcd.prefix,
+                self.target,
+                tls=tls,
+                auth=auth,
+                validate=validate,
+                **options,
+            )
+        from trio_entrypoint.configuration.directory import open_directory_configuration
+
+        assert self.directory is not None
+        return open_directory_configuration(
+            self.directory, self.target, validate=validate, **options
+        )

@@ -8,13 +8,17 @@ import attrs
 
 from trio_entrypoint._linux.early import FORWARDABLE, STOP_SIGNALS
 from trio_entrypoint.cli.mistakes import did_you_mean
+from trio_entrypoint.commands import Command
+from trio_entrypoint.policies import ChangeAction, Ignore, Reload, Restart
 
 __all__ = [
     "Action",
     "Words",
+    "action",
     "address",
     "are_actions",
     "are_signals",
+    "command",
     "exactly_one",
     "is_action",
     "is_address",
@@ -69,6 +73,36 @@ def address(value: int | str, default_host: str) -> tuple[str, int]:
     return (host[1:-1] if bracketed else host) or default_host, number
 
 
+def action(value: Action) -> ChangeAction:
+    """Make the action that a word, a signal's name or a command stands for.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match value:
+        case "restart":
+            return Restart()
+        case "ignore":
+            return Ignore()
+        case str():
+            try:
+                return Reload(signal_number(value))
+            except ValueError:
+                raise ValueError(
+                    f'"{value}" is no action: expected "restart", "ignore", a signal such as '
+                    '"SIGHUP", or a command as an array'
+                ) from None
+        case _:
+            return Reload(Command(value))
+
+
+def command(value: Command | Words, timeout: float | None = None) -> Command:
+    """Make a command of its words, with a timeout in seconds if it has none of its own."""
+    if isinstance(value, Command):
+        return value
+    return Command(value) if timeout is None else Command(value, timeout=timeout)
+
+
 def is_command(_instance: object, _attribute: object, value: Words) -> None:
     """Check the words of a command, as a validator of attrs."""
     if not value or not value[0]:
@@ -118,26 +152,15 @@ def is_address(_instance: object, _attribute: object, value: str | int) -> None:
 
 def is_action(_instance: object, _attribute: object, value: Action) -> None:
     """Check an action, as a validator of attrs."""
-    if isinstance(value, str):
-        if value in ("restart", "ignore"):
-            return
-        try:
-            signal_number(value)
-        except ValueError:
-            raise ValueError(
-                f'"{value}" is no action: expected "restart", "ignore", a signal such as '
-                '"SIGHUP", or a command as an array'
-            ) from None
-    elif not value:
-        raise ValueError("a command has at least one word")
+    action(value)
 
 
 def are_actions(
     _instance: object, attribute: object, value: Action | Mapping[str, Action]
 ) -> None:
     """Check an action, or a table of them, as a validator of attrs."""
-    for action in value.values() if isinstance(value, Mapping) else (value,):
-        is_action(None, attribute, action)
+    for one in value.values() if isinstance(value, Mapping) else (value,):
+        is_action(None, attribute, one)
 
 
 def are_signals(_instance: object, _attribute: object, value: Mapping[str, str]) -> None:
