@@ -70,6 +70,11 @@ async def test_a_home_that_was_given_is_kept() -> None:
     assert await printed_by("echo $HOME", user="nobody", env=environment) == ["/given"]
 
 
+async def test_a_home_that_was_removed_is_not_there() -> None:
+    environment = Environment(remove=["HOME"])
+    assert await printed_by("echo ${HOME-none}", user="nobody", env=environment) == ["none"]
+
+
 async def test_a_user_cannot_get_privileges_back() -> None:
     lines = await printed_by("grep -E '^(Uid|Gid|CapEff|CapPrm)' /proc/self/status", user="nobody")
     uid, gid = NOBODY.pw_uid, NOBODY.pw_gid

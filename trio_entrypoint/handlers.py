@@ -383,7 +383,7 @@ class RevertibleConfigurationHandler(ConfigurationHandler[ResultT_co], Protocol[
         """Put the last trusted generation before the present one in place, in one step.
 
         The source that is rolled back from is remembered by its digest and refused, for
-        `reason`, until it changes.
+        `reason`, until another one was applied and trusted.
         """
         ...
 

@@ -327,7 +327,7 @@ class Hooks:
     """Before the stop signal; not when the process ended by itself."""
 
     after_stop: tuple[Hook, ...] = attrs.field(default=(), converter=_hooks)
-    """After each end of the process, however it came."""
+    """After each run, however it ended; after one that could not be started, too."""
 
     timeout: float = attrs.field(default=30.0, validator=gt(0))
     """Seconds that a function may take; a command has its own."""

@@ -218,7 +218,7 @@ class Supervisor:
         """Go back to the last trusted configuration before the present one.
 
         The process is stopped for that and started on it. The present source is refused until
-        it changes. `events` tell the outcome.
+        another one was applied and trusted. `events` tell the outcome.
 
         Raises:
             TypeError: The configuration handler cannot.

@@ -158,7 +158,8 @@ def _environment(request: Request, user: Mapping[str, str]) -> dict[bytes, bytes
         found.update(_encoded(user))
     elif isinstance(env, Environment):
         found.update(_encoded(env.variables()))
-        found.update(_encoded({n: value for n, value in user.items() if n not in env.set}))
+        given = {*env.set, *env.remove}
+        found.update(_encoded({n: value for n, value in user.items() if n not in given}))
     else:
         found.update(_encoded(user))
         found.update(_encoded(env))
