@@ -349,6 +349,7 @@ async def test_a_client_certificate_in_the_kubeconfig_is_shown(tmp_path: Path) -
         (lambda c: c["users"][0]["user"].update(token="\u00e9"), "token: expected"),
         (lambda c: c["users"][0]["user"].update(token="a\nb"), "token: expected"),
         (lambda c: c["users"][0]["user"].update(exec={}), "exec is not supported"),
+        (lambda c: c["users"][0]["user"].update(tokenFile="a\0b"), "tokenFile: expected a string"),
         (lambda c: c.update(users="many"), "users: expected a list"),
     ],
 )
@@ -375,6 +376,41 @@ def test_a_kubeconfig_that_is_refused_leaves_no_descriptor_open(tmp_path: Path) 
     with pytest.raises(ValueError, match="client-certificate-data: expected base64"):
         from_kubeconfig(file)
     assert os.listdir("/proc/self/fd") == before
+
+
+BROKEN = base64.b64encode(b"no PEM").decode()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "expected"),
+    [
+        (
+            {"certificate-authority-data": BROKEN},
+            {},
+            "ca cannot be loaded .*: '{file}: clusters: fake: certificate-authority-data'",
+        ),
+        (
+            {},
+            {"client-certificate-data": BROKEN, "client-key-data": BROKEN},
+            "'{file}: users: me: client-certificate-data, {file}: users: me: client-key-data'",
+        ),
+        (
+            {},
+            {"client-certificate-data": BROKEN, "client-key": "my.key"},
+            "'{file}: users: me: client-certificate-data, {directory}/my.key'",
+        ),
+    ],
+)
+def test_what_is_no_pem_in_a_kubeconfig_is_named_by_file_and_field(
+    tmp_path: Path, cluster: dict[str, str], user: dict[str, str], expected: str
+) -> None:
+    file = kubeconfig(tmp_path, "https://127.0.0.1:1", **user)
+    config = yaml.safe_load(file.read_text())
+    config["clusters"][0]["cluster"] |= cluster
+    file.write_text(yaml.safe_dump(config))
+    (tmp_path / "my.key").touch()
+    with pytest.raises(OSError, match=expected.format(file=file, directory=tmp_path)):
+        from_kubeconfig(file)
 
 
 def test_outside_of_a_pod_a_kubeconfig_has_to_be_named() -> None:

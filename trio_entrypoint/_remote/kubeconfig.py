@@ -124,12 +124,18 @@ def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Ac
 
 def _tls_context(cluster: "_Section", user: "_Section") -> ssl.SSLContext:
     with ExitStack() as stack:
-        certificate = user.file("client-certificate", stack)
-        key = user.file("client-key", stack)
+        in_memory: dict[str, str] = {}
+        certificate = user.file("client-certificate", stack, in_memory)
+        key = user.file("client-key", stack, in_memory)
         if key is not None and certificate is None:
             raise AccessError(f"{user.where}: client-key: expected a client-certificate, too")
-        ca = cluster.file("certificate-authority", stack)
-        context = Tls(ca=ca, certificate=certificate, key=key).context()
+        ca = cluster.file("certificate-authority", stack, in_memory)
+        try:
+            context = Tls(ca=ca, certificate=certificate, key=key).context()
+        except OSError as error:
+            named = str(error.filename).split(", ")
+            places = ", ".join(in_memory.get(path, path) for path in named)
+            raise OSError(error.errno, error.strerror, places) from error.__cause__
     if cluster.fields.get("insecure-skip-tls-verify") is True:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -179,7 +185,7 @@ class _Section:
 
     def text(self, field: str) -> str:
         value = self.fields.get(field) or ""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or "\0" in value:
             raise AccessError(f"{self.where}: {field}: expected a string, got {value!r:.80}")
         return value
 
@@ -188,10 +194,11 @@ class _Section:
         value = self.text(field)
         return self._file.parent / value if value else None
 
-    def file(self, field: str, stack: ExitStack) -> Path | None:
+    def file(self, field: str, stack: ExitStack, in_memory: dict[str, str]) -> Path | None:
         """A file that is named, or that is there itself as FIELD-data.
 
-        The ssl module reads such data only as a file: it is one, in memory, until `stack` ends.
+        The ssl module reads such data only as a file: it is one, in memory, until `stack` ends,
+        and `in_memory` gets to know what it stands for.
         """
         encoded = self.text(f"{field}-data")
         if not encoded:
@@ -203,7 +210,9 @@ class _Section:
         fd = os.memfd_create("kubeconfig", os.MFD_CLOEXEC)
         stack.callback(os.close, fd)
         os.write(fd, data)
-        return Path(f"/proc/self/fd/{fd}")
+        path = f"/proc/self/fd/{fd}"
+        in_memory[path] = f"{self.where}: {field}-data"
+        return Path(path)
 
 
 def _fits_header(text: str) -> bool:
