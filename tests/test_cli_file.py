@@ -145,7 +145,7 @@ tcp = "host:port"
         (f"{MINIMAL}limits = {{ nofile = [1, 2, 3] }}\n", "limits.nofile: expected the soft and"),
         (
             f"{MINIMAL}readiness = {{ http = 'localhost:80' }}\n",
-            "entrypoint.toml:3: service.web.readiness: 'url' must match regex",
+            "entrypoint.toml:3: service.web.readiness: url: expected http(s)://",
         ),
         (f"{MINIMAL}health = {{ command = [] }}\n", "entrypoint.toml:3: service.web.health: "),
         (f"{MINIMAL}hooks = {{ initial = [[]] }}\n", "entrypoint.toml:3: service.web.hooks: "),

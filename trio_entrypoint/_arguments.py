@@ -1,6 +1,7 @@
 """What no system call can take, refused by the argument's name before anything is done with it.
 
-A NUL ends a string of the kernel's, and the first `=` a variable's name.
+A NUL ends a string of the kernel's, and the first `=` a variable's name. And what is no address
+cannot be connected to.
 """
 
 import os
@@ -44,3 +45,21 @@ def are_paths(
     """Check several paths, or words, as a validator of attrs."""
     for path in value:
         check_path(attribute.name, path)
+
+
+def is_address(url: str) -> bool:
+    """Whether this is an `http(s)://host:port`, or has a path too, that can be connected to."""
+    from urllib.parse import urlsplit  # slow, and most entrypoints need none of it
+
+    try:
+        parts = urlsplit(url)
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        return (
+            parts.scheme in ("http", "https")
+            and all(0 < len(label) < 64 for label in labels)  # else the resolver raises
+            and parts.port != 0
+            and url.isascii()
+            and url.isprintable()
+        )
+    except ValueError:  # a port that is none, or brackets without an end
+        return False

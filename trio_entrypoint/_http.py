@@ -13,11 +13,10 @@ async def get_status(url: str) -> int:
 
     Raises:
         OSError: No connection, or it broke.
-        ValueError: The URL has an impossible port.
         h11.RemoteProtocolError: What answers does not speak HTTP.
     """
     parts = urlsplit(url)
-    host, port = parts.hostname or "127.0.0.1", parts.port
+    host, port = parts.hostname or "", parts.port
     stream = await _connect(parts.scheme, host, port)
     async with stream:
         connection = h11.Connection(our_role=h11.CLIENT)

@@ -6,15 +6,16 @@ called again and again: `TcpProbe`, `HttpProbe`, `CommandProbe`, `FileProbe`, `F
 and any object of yours that is an `AskedProbe`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, final, runtime_checkable
 
 import attrs
 import trio
-from attrs.validators import and_, ge, in_, le, matches_re
+from attrs.validators import and_, ge, in_, le
 
-from trio_entrypoint._arguments import is_path
+from trio_entrypoint._arguments import is_address, is_path
 from trio_entrypoint.commands import Command, CommandFailedError
 
 __all__ = [
@@ -107,6 +108,11 @@ class TcpProbe:
         return f"{self.host}:{self.port}"
 
 
+def _is_url(_instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", value) or not is_address(value):
+        raise ValueError(f"{attribute.name}: expected http(s)://host:port/path, got {value!r}")
+
+
 @final
 @attrs.frozen
 class HttpProbe:
@@ -116,7 +122,7 @@ class HttpProbe:
     answer is one bit, and comes from the process itself.
     """
 
-    url: str = attrs.field(validator=matches_re(r"https?://[^/\s]+(/\S*)?"))
+    url: str = attrs.field(validator=_is_url)
     """What is asked for, such as `http://127.0.0.1:8080/ready`."""
 
     async def check(self) -> None:

@@ -12,7 +12,7 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._arguments import is_path
+from trio_entrypoint._arguments import is_address, is_path
 from trio_entrypoint._remote.etcd_messages import (
     LEASE_NOT_FOUND,
     UNAUTHENTICATED,
@@ -34,7 +34,6 @@ from trio_entrypoint._remote.http import (
     Tls,
     Transport,
     UnreachableError,
-    is_address,
     open_transport,
 )
 from trio_entrypoint._remote.message import Message

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from os import PathLike
 from typing import Protocol, final
-from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -52,22 +51,6 @@ class AccessError(ValueError):
     """A file that says where a server is, or who we are to it, is not as expected."""
 
     exit_code = 1  # its message says it all: no traceback
-
-
-def is_address(url: str) -> bool:
-    """Whether this is an `http(s)://host:port`, or has a path too, that can be connected to."""
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").encode("idna")  # as the resolver does
-        return (
-            parts.scheme in ("http", "https")
-            and host != b""
-            and parts.port != 0
-            and url.isascii()
-            and url.isprintable()
-        )
-    except ValueError:  # a port that is none, brackets without an end, a label that is too long
-        return False
 
 
 @final

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from trio_entrypoint._remote.http import AccessError, Tls, is_address
+from trio_entrypoint._arguments import is_address
+from trio_entrypoint._remote.http import AccessError, Tls
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
