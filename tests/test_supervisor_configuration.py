@@ -208,6 +208,23 @@ async def test_a_reloaded_process_keeps_its_first_generation_and_the_last_two(
     assert [generation.number for generation in configuration.pinned] == [1, 5, 6]
 
 
+async def test_a_process_is_reloaded_as_often_as_there_are_configurations_and_the_operator_asks(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    configuration = FakeConfiguration("0")
+    supervisor = Supervisor(fake_process, configuration=configuration, on_change=Reload(SIGHUP))
+    async with recording(supervisor.events) as seen:
+        await nursery.start(supervisor.run)
+        for number in range(1, 4):
+            configuration.change(str(number))
+            await trio.sleep(1)
+        supervisor.reload()
+        await trio.sleep(1)
+    assert [one.error for one in seen if one.error is not None] == []
+    assert fake_process.current.signals == 4 * [SIGHUP]
+    assert len(fake_process.runs) == 1
+
+
 async def test_a_reload_by_function_has_a_state_and_its_failure_is_reported(
     autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
 ) -> None:

@@ -248,7 +248,7 @@ class Configurator:
         run.pin()
         failure: Exception | None = None
         try:
-            with run.reloading:
+            with trio.CancelScope() as run.reloading:
                 for action in actions:
                     await reload(action, run.process, self._reload_timeout)
         except Exception as error:  # noqa: BLE001 - the user's code
