@@ -3,6 +3,7 @@
 Which task Trio runs first is a matter of chance: what depends on it is tried twenty times.
 """
 
+import errno
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from signal import SIGHUP
@@ -25,8 +26,12 @@ CONFIRMING = 5.0
 class SlowlyConfirmed(FakeConfiguration):  # type: ignore[misc]
     """A configuration whose confirmation takes its time, as one does that goes to the disk."""
 
+    def __init__(self, contents: str, takes: float = CONFIRMING) -> None:
+        super().__init__(contents)
+        self._takes = takes
+
     async def confirm(self) -> None:
-        await trio.sleep(CONFIRMING)
+        await trio.sleep(self._takes)
         await super().confirm()
 
 
@@ -98,6 +103,46 @@ async def test_a_process_that_ends_while_its_configuration_is_confirmed_is_over_
     assert statuses == [ExitStatus(code=3)]
     assert len(fake_process.runs) == 1
     assert configuration.trusted == configuration.history
+
+
+@pytest.mark.parametrize("takes", [CONFIRMING, 1000.0])
+async def test_a_trial_that_passed_is_confirmed_although_the_end_came_meanwhile(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery, takes: float
+) -> None:
+    """Unless that takes too long: then the next start tries it again."""
+    configuration = SlowlyConfirmed("one", takes)
+    supervisor = Supervisor(fake_process, configuration=configuration, confirm_within=WITHIN)
+    async with trio.open_nursery() as supervising:
+        await supervising.start(supervisor.run)
+        await trio.sleep(WITHIN + CONFIRMING / 2)
+        supervising.cancel_scope.cancel()
+    assert (configuration.trusted == configuration.history) is (takes == CONFIRMING)
+    assert configuration.adjourned is (takes != CONFIRMING)
+
+
+class NeverConfirmed(FakeConfiguration):  # type: ignore[misc]
+    """A configuration on a disk that fails."""
+
+    async def confirm(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EIO, "the disk")
+
+
+async def test_a_trial_that_passed_and_cannot_be_confirmed_costs_nobody_the_service(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    configuration = NeverConfirmed("one", applied=True)
+    supervisor = Supervisor(fake_process, configuration=configuration, confirm_within=WITHIN)
+    async with recording(supervisor.events) as seen:
+        await nursery.start(supervisor.run)
+        configuration.change("two")
+        second = await fake_process.wait_for_run(2)
+        await trio.sleep(WITHIN + 1)
+        second.exit(1)  # long after it has proved itself: no reason to roll back
+        await fake_process.wait_for_run(3)
+        await trio.sleep(WITHIN + 1)
+    assert [one.cause for one in seen].count(Cause.CONFIRM_FAILED) == 2
+    assert configuration.refused == {}
 
 
 class SlowlyCleared(FakeConfiguration):  # type: ignore[misc]

@@ -366,7 +366,11 @@ class RevertibleConfigurationHandler(ConfigurationHandler[ResultT_co], Protocol[
         ...
 
     async def confirm(self) -> None:
-        """Trust the generation in place; what it replaced may be collected."""
+        """Trust the generation in place; what it replaced may be collected.
+
+        Raises:
+            OSError: It cannot be noted: nothing has changed.
+        """
         ...
 
     async def adjourn(self) -> None:

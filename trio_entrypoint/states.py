@@ -122,6 +122,7 @@ class Cause(Enum):
     CONFIGURATION_DELETED = "the configuration's source does not exist"
     CONFIGURATION_UNREADABLE = "the configuration's source cannot be read"
     CONFIRMED = "the new configuration proved itself"
+    CONFIRM_FAILED = "the new configuration proved itself, which cannot be noted"
     ROLLED_BACK = "the new configuration failed and was rolled back"
     ROLLBACK_FAILED = "nothing could be rolled back to"
     ADJOURN_FAILED = "the trial could not be adjourned, its configuration will be refused"

@@ -270,20 +270,33 @@ class Configurator:
         return next_verdict(self._facts, now, self._supervision.within)
 
     async def _confirm(self) -> None:
-        await revertible(self._handler).confirm()
-        self._facts.trial = None
-        self._supervision.tell(Cause.CONFIRMED)
-        self._supervision.look(Cause.CONFIRMED)
+        facts, supervision = self._facts, self._supervision
+        try:
+            await revertible(self._handler).confirm()
+        except OSError as error:
+            # It has proved itself: nothing is rolled back. With the next process it is tried anew.
+            facts.trial = Trial(hopeless=True)
+            supervision.tell(Cause.CONFIRM_FAILED, error=error)
+            supervision.look(Cause.CONFIRM_FAILED)
+            return
+        facts.trial = None
+        supervision.tell(Cause.CONFIRMED)
+        supervision.look(Cause.CONFIRMED)
 
     async def _adjourn(self) -> None:
-        """Let the next start try again what has neither passed its trial nor failed it."""
+        """Let the next start try again what has neither passed its trial nor failed it.
+
+        What has passed is confirmed yet, if that does not take too long.
+        """
         trial = self._facts.trial
-        if trial is None or trial.failed is not None or trial.hopeless:
+        if trial is None or trial.failed is not None or (trial.hopeless and not trial.passed):
             return
         try:
             await revertible(self._handler).adjourn()
         except OSError as error:
             self._supervision.tell(Cause.ADJOURN_FAILED, error=error)
+        if trial.passed:
+            await self._confirm()
 
     async def _roll_back(self) -> None:
         facts, supervision = self._facts, self._supervision

@@ -90,7 +90,7 @@ class Trial:
     """The end of the process that made it fail: an ordinary failure if nothing can be rolled
     back to."""
     hopeless: bool = False
-    """Nothing can be rolled back to; it can only be confirmed, or replaced."""
+    """It is not rolled back any more; it can only be confirmed, or replaced."""
 
 
 @final

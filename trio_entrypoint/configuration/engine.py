@@ -135,7 +135,11 @@ class GenerationConfiguration:
             yield {GENERATION_VARIABLE: str(generation.path)}
 
     async def confirm(self) -> None:
-        """Trust the generation in place; what it replaced may be collected."""
+        """Trust the generation in place; what it replaced may be collected.
+
+        Raises:
+            OSError: It cannot be noted: nothing has changed.
+        """
         async with self._switching:
             self._store.confirm()
             if self._durability == "disk":
