@@ -4,13 +4,14 @@ import grp
 import os
 import pwd
 import resource
+import threading
 from pathlib import Path
 from typing import Any
 
 import programs
 import pytest
 
-from trio_entrypoint import Environment, SettingError, open_process
+from trio_entrypoint import Environment, ExitStatus, SettingError, open_process
 from trio_entrypoint._linux.procfs import children
 
 NOBODY = pwd.getpwnam("nobody")
@@ -189,3 +190,30 @@ async def test_what_cannot_be_set_is_named_and_leaves_nothing(
 async def test_standard_input_comes_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "input").write_text("from the file\n")
     assert await printed_by("cat", stdin=tmp_path / "input") == ["from the file"]
+
+
+async def test_a_fifo_as_standard_input_blocks_nobody_while_it_has_no_writer(
+    tmp_path: Path,
+) -> None:
+    fifo = tmp_path / "input"
+    os.mkfifo(fifo)
+    late = threading.Timer(5, lambda: os.close(os.open(fifo, os.O_RDWR)))
+    late.start()
+    try:
+        async with open_process(["cat"], stdin=fifo) as process:
+            assert await process.wait() == ExitStatus(code=0)
+        assert late.is_alive(), "the whole program was blocked"
+    finally:
+        late.cancel()
+
+
+async def test_a_fifo_as_standard_input_is_waited_for_by_the_process(tmp_path: Path) -> None:
+    fifo = tmp_path / "input"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR)
+    try:
+        async with programs.started(["sh", "-c", "echo ready; head -n 1"], stdin=fifo) as watched:
+            os.write(writer, b"a line\n")
+            assert await watched.process.wait() == ExitStatus(code=0)
+    finally:
+        os.close(writer)

@@ -195,7 +195,8 @@ def open_process(
             `"group"`, all of its process group at once.
         env: The environment; that of this program if None.
         cwd: The working directory. A relative command counts from it.
-        stdin: `"null"`, `"inherit"`, a descriptor, or the path of a file to read.
+        stdin: `"null"`, `"inherit"`, a descriptor, or the path of a file to read. A FIFO that
+            nobody has open for writing at the start is empty.
         stdout: `"inherit"`, `"null"`, a descriptor, or what to do with the output:
             `LogFile(path)`, `LogLines()`.
         stderr: Like `stdout`; `"stdout"` sends it the same way.

@@ -195,8 +195,10 @@ def _open(opened: ExitStack, file: "int | str | os.PathLike[str]", flags: int) -
     if isinstance(file, int):
         return file
     path = os.devnull if file == "null" else file
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
+    # A FIFO without a writer, or a line without a carrier, would be waited for here.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     opened.callback(os.close, descriptor)
+    os.set_blocking(descriptor, True)
     return descriptor
 
 
