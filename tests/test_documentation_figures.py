@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 import pytest
-from pages import DOCS
+from pages import DOCS, PROJECT
 
 import trio_entrypoint
 from trio_entrypoint import ProcessState, testing
@@ -37,6 +37,37 @@ def test_every_path_over_http_is_told() -> None:
     assert paths
     told = set(re.findall(r"^\| `(/[a-z]*)`", (DOCS / "reference/http.md").read_text(), re.M))
     assert told == paths
+
+
+MEASURED = {
+    "exec to a plain application's main": "start",
+    "application killed to the next one's main": "restart",
+    "2,000 new files, from the archive to the restarted application's main (tar: only unpacked)": (
+        "2000 files, 100 %"
+    ),
+    "idle for 10 s": "idle, wake-ups",
+    "memory (PSS)": "idle, PSS",
+}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks_report() -> None:
+    report = (DOCS / "benchmarks/RESULTS.md").read_text()
+    medians = {
+        (case, contender): figure
+        for case, contender, figure in re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \| ([\d.,]+) \|", report, re.M
+        )
+    }
+    _, _, table = (
+        (PROJECT / "README.md").read_text().partition("| | trio-entrypoint | beside it |")
+    )
+    rows = [row.strip("|").split("|") for row in table.strip().splitlines()[1:]]
+    assert [row[0].strip() for row in rows] == list(MEASURED)
+    for what, ours, others in rows:
+        told = f"trio-entrypoint {ours.strip()}, {others.strip()}"
+        for contender, figure in re.findall(r"([a-z][a-z -]*\w) ([\d.,]*\d)", told):
+            measured = medians[MEASURED[what.strip()], contender]
+            assert float(figure.replace(",", "")) == float(measured.replace(",", "")), contender
 
 
 def test_every_public_name_is_in_the_reference() -> None:
