@@ -128,6 +128,10 @@ tcp = "host:port"
             '"inherrit" is neither a path with a slash nor one of',
         ),
         (f"{MINIMAL}confirm_within = 3\n", "service.web: confirm_within is about new config"),
+        (
+            f"{MINIMAL}restart = {{ success_codes = [0, 256] }}\n",
+            "entrypoint.toml:3: service.web.restart.success_codes: 'success_codes' must be <= 255",
+        ),
         (f"{MINIMAL}umask = '99'\n", "service.web.umask: expected mode bits in octal"),
         (
             f"{MINIMAL}configuration = {{ merged = [{{ file = '/x' }}], target = '/y' }}\n",

@@ -23,6 +23,8 @@ from trio_entrypoint.policies import (
     Restart,
 )
 from trio_entrypoint.probes import DescriptorProbe, FileProbe, NotifyProbe
+from trio_entrypoint.supervisor import Supervisor
+from trio_entrypoint.testing import FakeProcess
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,15 @@ from trio_entrypoint.probes import DescriptorProbe, FileProbe, NotifyProbe
         (lambda: NotifyProbe("anybody"), "access"),  # type: ignore[arg-type]
         (lambda: Reload(99), "99 is not the number of a signal"),
         (lambda: Hooks(timeout=0.0), "timeout"),
+        (lambda: OnFailure(success_codes=[256]), "success_codes"),
+        (lambda: Always(backoff=1.0), "backoff"),  # type: ignore[arg-type]
+        (lambda: Always(limit=3), "limit"),  # type: ignore[arg-type]
+        (lambda: Readiness(8080), "probe"),  # type: ignore[arg-type]
+        (lambda: Health(None), "probe"),  # type: ignore[arg-type]
+        (lambda: Health(FileProbe("/"), on_failure="restart"), "on_failure"),  # type: ignore[arg-type]
+        (lambda: Supervisor(FakeProcess(), restart="always"), "restart: expected one of Always"),  # type: ignore[arg-type]
+        (lambda: Supervisor(FakeProcess(), on_change="restart"), "on_change: expected"),  # type: ignore[arg-type]
+        (lambda: Supervisor(FakeProcess(), on_change={"*": 1}), "on_change: expected"),  # type: ignore[dict-item]
         (lambda: Hooks(before_start=["true"]), "sequence of words"),
     ],
 )

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias, final
 
 import attrs
-from attrs.validators import and_, ge, gt, le
+from attrs.validators import and_, deep_iterable, ge, gt, instance_of, le, optional
 
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import ExitStatus
-from trio_entrypoint.probes import DescriptorProbe, NotifyProbe, Probe
+from trio_entrypoint.probes import AskedProbe, DescriptorProbe, NotifyProbe, Probe
 
 __all__ = [
     "Always",
@@ -116,10 +116,10 @@ class Limit:
 class Always:
     """Start the process again however it ended."""
 
-    backoff: Backoff = Backoff()
+    backoff: Backoff = attrs.field(default=Backoff(), validator=instance_of(Backoff))
     """How long to wait before."""
 
-    limit: Limit | None = None
+    limit: Limit | None = attrs.field(default=None, validator=optional(instance_of(Limit)))
     """When to give up; None for never."""
 
 
@@ -135,13 +135,15 @@ class OnFailure:
     Ended by a signal, not ready in time, unhealthy, or not startable are failures too.
     """
 
-    success_codes: frozenset[int] = attrs.field(default=frozenset({0}), converter=_codes)
+    success_codes: frozenset[int] = attrs.field(
+        default=frozenset({0}), converter=_codes, validator=deep_iterable(and_(ge(0), le(255)))
+    )
     """Exit codes that are a success."""
 
-    backoff: Backoff = Backoff()
+    backoff: Backoff = attrs.field(default=Backoff(), validator=instance_of(Backoff))
     """How long to wait before."""
 
-    limit: Limit | None = None
+    limit: Limit | None = attrs.field(default=None, validator=optional(instance_of(Limit)))
     """When to give up; None for never."""
 
 
@@ -221,6 +223,9 @@ by path it always restarts.
 # --- readiness and health -----------------------------------------------------------------
 
 
+_is_probe = instance_of((NotifyProbe, DescriptorProbe, AskedProbe))
+
+
 @final
 @attrs.frozen
 class Readiness:
@@ -231,7 +236,7 @@ class Readiness:
         Readiness(HttpProbe("http://127.0.0.1:8080/ready"), timeout=30.0)
     """
 
-    probe: Probe
+    probe: Probe = attrs.field(validator=_is_probe)
     """What tells."""
 
     timeout: float = attrs.field(default=60.0, validator=gt(0), kw_only=True)
@@ -265,7 +270,7 @@ class Health:
         Health(TcpProbe(5432), period=5.0, on_failure=Restart())
     """
 
-    probe: Probe = attrs.field(validator=_can_tell_health)
+    probe: Probe = attrs.field(validator=[_is_probe, _can_tell_health])
     """What tells; a `DescriptorProbe` cannot, it speaks only once."""
 
     period: float = attrs.field(default=10.0, validator=gt(0), kw_only=True)
@@ -280,7 +285,9 @@ class Health:
     successes: int = attrs.field(default=1, validator=ge(1), kw_only=True)
     """Good answers in a row that make it healthy again."""
 
-    on_failure: ChangeAction = attrs.field(default=Restart(), kw_only=True)
+    on_failure: ChangeAction = attrs.field(
+        default=Restart(), validator=instance_of((Restart, Reload, Ignore)), kw_only=True
+    )
     """What an unhealthy process gets, once: a restart, which counts as a failure; a signal, a
     command or a function (`Reload`); or nothing but the report (`Ignore`)."""
 

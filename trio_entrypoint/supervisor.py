@@ -6,7 +6,7 @@ decided in `_supervisor/decisions.py`, by pure functions; the rules and a drawin
 What the handlers tell is taken in by `configure.py` and `activate.py`.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
 import attrs
@@ -39,8 +39,12 @@ from trio_entrypoint.policies import (
     Always,
     Health,
     Hooks,
+    Ignore,
+    Never,
     OnChange,
+    OnFailure,
     Readiness,
+    Reload,
     Restart,
     RestartPolicy,
 )
@@ -52,6 +56,12 @@ __all__ = ["Supervisor"]
 _ALWAYS = Always()
 _NO_HOOKS = Hooks()
 _RESTART = Restart()
+
+
+def _expect(argument: str, value: object, kinds: tuple[type, ...]) -> None:
+    if not isinstance(value, kinds):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{argument}: expected one of {names}, not {value!r}")
 
 
 @final
@@ -123,10 +133,14 @@ class Supervisor:
 
         Raises:
             ValueError: `confirm_within` is not positive.
-            TypeError: The configuration handler cannot roll back, and `confirm_within` needs it.
+            TypeError: `restart` or `on_change` is no policy; or the configuration handler
+                cannot roll back, and `confirm_within` needs it.
         """
         if confirm_within is not None and not confirm_within > 0:
             raise ValueError(f"confirm_within must be positive, not {confirm_within}")
+        _expect("restart", restart, (Always, OnFailure, Never))
+        for action in on_change.values() if isinstance(on_change, Mapping) else [on_change]:
+            _expect("on_change", action, (Restart, Reload, Ignore))
         if confirm_within is not None and configuration is not None:
             revertible(configuration)
         self.name = name

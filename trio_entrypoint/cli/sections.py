@@ -57,7 +57,9 @@ class RestartSettings:
     policy: Literal["always", "on-failure", "never"] = "always"
     """Whether it is started again."""
 
-    success_codes: tuple[int, ...] = (0,)
+    success_codes: tuple[int, ...] = attrs.field(
+        default=(0,), validator=attrs.fields_dict(OnFailure)["success_codes"].validator
+    )
     """Exit codes that `on-failure` takes for a success."""
 
     backoff: Backoff = _BACKOFF
