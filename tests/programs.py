@@ -185,6 +185,29 @@ FORGETS_ITS_SIGNAL = python(
 DAEMONIZER = ["sh", "-c", "setsid sh -c 'echo ready; sleep 1000' & exit 0"]
 """Exits at once, and leaves a daemon behind."""
 
+ENDS_SLOWLY = python(
+    "import mmap, os, time\n"
+    "reading, writing = os.pipe()\n"
+    "if os.fork():\n"
+    "    os.close(writing)\n"
+    "    os.read(reading, 1)\n"
+    "    os._exit(0)\n"
+    "if os.fork(): os._exit(0)\n"
+    "os.setsid()\n"
+    "if os.fork() == 0:\n"
+    "    os.setsid()\n"
+    "    time.sleep(1000)\n"
+    "file, size = os.memfd_create('memory'), 64 * 1024 * 1024\n"
+    "os.ftruncate(file, size)\n"
+    "populated = mmap.MAP_SHARED | mmap.MAP_POPULATE\n"
+    "mappings = [mmap.mmap(file, size, populated) for _ in range(32)]\n"
+    "print('ready')\n"
+    "os.write(writing, b'.')\n"
+    "os._exit(0)\n"
+)
+"""Ends, and leaves a daemon that ends too, which takes the kernel a while, for its memory. All
+that time the daemon has no environment any more, and a child that sleeps in another session."""
+
 FORK_STORM = python(
     "import os, time\n"
     "end = time.monotonic() + 60\n"

@@ -117,6 +117,15 @@ async def test_stopping_one_process_leaves_the_descendants_of_another_alone() ->
             assert not survivor.all_gone()
 
 
+async def test_the_child_of_a_daemon_that_is_just_ending_is_not_overlooked() -> None:
+    """The daemon could be either's: its environment, which says whose it is, is gone first."""
+    async with (
+        programs.started(programs.SLEEPER),
+        programs.started(programs.ENDS_SLOWLY, grace_period=0.1),
+    ):
+        pass
+
+
 async def test_a_command_that_does_not_exist_raises_at_entry() -> None:
     with pytest.raises(FileNotFoundError, match="no-such-program"):
         async with open_process(["no-such-program"]):
