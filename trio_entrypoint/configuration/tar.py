@@ -119,9 +119,10 @@ async def open_tar_configuration(
 
     Args:
         source: The archive; neither it nor the directories on the way need to exist yet.
-        target: The directory. What is there already becomes the first generation. Its parent
-            is made if it is missing. The generations are kept beside it (`.NAME.generations`),
-            or in it where it is a mount point (`..generations`).
+        target: The directory. What is there already becomes the first generation; a symlink
+            of somebody else is followed. Its parent is made if it is missing. The generations
+            are kept beside it (`.NAME.generations`), or in it where it cannot be replaced
+            (`..generations`).
         validate: Decides before anything is put in place: an async function that gets the
             path of the new generation and raises, or returns False, to refuse; or a command,
             in which `{path}` becomes that path (see `ValidateCommand`).
@@ -142,7 +143,7 @@ async def open_tar_configuration(
         settle: Seconds of quiet before a change of the source is told.
 
     Raises:
-        NotADirectoryError: There is a file at the target.
+        NotADirectoryError: There is something at the target that is no directory.
         OSError: The target cannot be managed, or the source is in the target; the message
             names the path and the reason.
         InUseError: Another handler manages the target.
