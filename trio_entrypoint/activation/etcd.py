@@ -88,7 +88,7 @@ async def open_etcd_activation(
         auth: The user to log in as, where the cluster has authentication enabled.
 
     Raises:
-        ValueError: An argument makes no sense; it is named.
+        ValueError: An argument, or the password's file, makes no sense; it is named.
         OSError: A file of `tls` or `auth` cannot be read.
 
     Example::

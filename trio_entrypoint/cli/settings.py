@@ -140,7 +140,7 @@ class ServiceSettings:
 
     cgroup: bool = False
     """Whether it runs in a cgroup of its own, where there can be one: then nothing that it
-    starts can be taken for another's, or get away. Its start takes some 10 ms longer."""
+    starts can be taken for another's, or get away. Its start takes 10 to 25 ms longer."""
 
     restart: "RestartSettings | None" = None
     """What happens when it ends by itself; without this table, it is started again."""

@@ -2,6 +2,7 @@
 
 Use it with pytest-trio, whose `autojump_clock` lets an hour pass in no time::
 
+    @pytest.mark.trio
     async def test_it_runs_exactly_while_active(
         autojump_clock, fake_process, fake_activation, nursery
     ):
