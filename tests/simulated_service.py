@@ -491,9 +491,7 @@ async def act(world: World, step: tuple[object, ...]) -> None:
             world.stopped = False
             getattr(world.supervisor, name)()
         case ("reload",):
-            # Where there is nothing to reload by, it is a restart, which undoes a stop.
-            if not world.stopped:
-                world.supervisor.reload()
+            world.supervisor.reload()
         case ("rollback",) if world.configuration is not None:
             world.supervisor.rollback()
         case ("signal",):

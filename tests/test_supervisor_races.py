@@ -4,23 +4,35 @@ Which task Trio runs first is a matter of chance: what depends on it is tried tw
 """
 
 import errno
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from signal import SIGHUP
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_entrypoint.handlers import ExitStatus
-from trio_entrypoint.policies import Always, Backoff, Health, Ignore, Never, Reload
-from trio_entrypoint.states import Cause, ProcessState
+from trio_entrypoint.handlers import ExitStatus, Modification, UpdateResult
+from trio_entrypoint.policies import (
+    Always,
+    Backoff,
+    Health,
+    Hooks,
+    Ignore,
+    Never,
+    OnFailure,
+    Reload,
+)
+from trio_entrypoint.states import Cause, ProcessState, State
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeConfiguration, FakeProcess, recording
 from trio_entrypoint.testing._configuration import FakeStaged
 
 WITHIN = 20.0
 CONFIRMING = 5.0
+COMMITTING = 5.0
 
 
 class SlowlyConfirmed(FakeConfiguration):  # type: ignore[misc]
@@ -258,6 +270,66 @@ async def test_a_reload_that_waits_for_a_staging_is_over_with_its_process(
     assert second.status is None
 
 
+class SlowlyCommitted(FakeConfiguration):  # type: ignore[misc]
+    """A configuration that takes its time to be put in place."""
+
+    @asynccontextmanager
+    async def stage(self) -> AsyncGenerator[Any]:
+        async with super().stage() as staged:
+            yield SlowCommit(staged)
+
+
+@attrs.define
+class SlowCommit:
+    staged: FakeStaged
+
+    @property
+    def error(self) -> Exception | None:
+        return self.staged.error
+
+    @property
+    def changed(self) -> Mapping[str, Modification]:
+        return self.staged.changed
+
+    async def commit(self, *, trial: bool = False) -> UpdateResult:
+        await trio.sleep(COMMITTING)
+        return await self.staged.commit(trial=trial)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_process_that_ended_before_a_configuration_was_in_place_is_no_verdict_on_it(
+    autojump_clock: MockClock, fake_process: FakeProcess, code: int
+) -> None:
+    """The hooks after its end last longer than that."""
+
+    async def after_stop() -> None:
+        await trio.sleep(2 * COMMITTING)
+
+    configuration = SlowlyCommitted("one", applied=True)
+    supervisor = Supervisor(
+        fake_process,
+        configuration=configuration,
+        confirm_within=WITHIN,
+        on_change=Reload(SIGHUP),
+        restart=OnFailure(),
+        hooks=Hooks(after_stop=[after_stop]),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        await trio.sleep(2 * COMMITTING)
+        configuration.change("two")
+        await trio.sleep(COMMITTING / 2)
+        fake_process.current.exit(code)
+        await trio.sleep(COMMITTING)
+        assert configuration.on_trial
+        if code:
+            await fake_process.wait_for_run(2)
+            await trio.sleep(WITHIN + 1)
+            nursery.cancel_scope.cancel()
+    assert configuration.refused == {}
+    assert configuration.on_trial is (code == 0)
+
+
 async def test_a_source_that_a_supervisor_did_not_get_to_apply_is_applied_by_the_next(
     autojump_clock: MockClock, fake_process: FakeProcess
 ) -> None:
@@ -298,3 +370,41 @@ async def test_who_waits_for_a_state_is_cancelled_though_it_is_there(
         scope.cancel()
         await supervisor.wait_for(lambda _: True)
     assert scope.cancelled_caught
+
+
+async def test_a_predicate_that_fails_fails_who_waits_and_nobody_else(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    def predicate(state: State) -> bool:
+        if state.process is ProcessState.STOPPING:
+            raise ZeroDivisionError
+        return False
+
+    supervisor = Supervisor(fake_process)
+    failed = trio.Event()
+
+    async def wait() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await supervisor.wait_for(predicate)
+        failed.set()
+
+    await nursery.start(supervisor.run)
+    nursery.start_soon(wait)
+    await trio.sleep(1)
+    supervisor.restart()
+    await fake_process.wait_for_run(2)
+    with trio.fail_after(1):
+        await failed.wait()
+
+
+async def test_a_reload_does_not_take_back_a_stop_that_goes_on(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    process = FakeProcess(stop_takes=5.0)
+    supervisor = Supervisor(process)
+    await nursery.start(supervisor.run)
+    supervisor.stop()
+    await trio.sleep(1)
+    supervisor.reload()
+    await trio.sleep(10)
+    assert supervisor.state.process is ProcessState.STOPPED

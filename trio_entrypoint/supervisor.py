@@ -192,6 +192,7 @@ class Supervisor:
 
         Raises:
             trio.EndOfChannel: `run` has ended, and its last state was another.
+            Exception: What `predicate` raises.
         """
         return await self._supervision.journal.wait_for(predicate)
 
@@ -218,9 +219,10 @@ class Supervisor:
         """Let the process read its configuration again: by the reloads that `on_change` has.
 
         If there are none, or the process is not ready, it is restarted. If there is no process
-        nothing happens: its start reads the configuration anyway.
+        nothing happens: its start reads the configuration anyway. Nor if the operator has
+        stopped it: only `start` and `restart` take that back.
         """
-        if self._supervision.run is None:
+        if self._supervision.run is None or self._facts.stopped:
             return
         if reloads(self._on_change) and self.state.ready:
             self._facts.reload = True

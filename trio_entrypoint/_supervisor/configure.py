@@ -217,8 +217,9 @@ class Configurator:
     def _applied(self) -> None:
         """Another configuration is in place: it is a new start."""
         facts, supervision = self._facts, self._supervision
-        facts.trial = Trial() if supervision.within is not None else None
-        facts.retry_at = 0.0
+        now = trio.current_time()
+        facts.trial = Trial(begun_at=now) if supervision.within is not None else None
+        facts.start_at_once(now)
         supervision.history.failures = 0
         supervision.tell(Cause.CONFIGURATION_APPLIED)
 

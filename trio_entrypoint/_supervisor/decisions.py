@@ -82,6 +82,8 @@ class Outcome:
 class Trial:
     """A configuration in place that has yet to prove itself."""
 
+    begun_at: float = 0.0
+    """When it was put in place: a process that had ended by then says nothing about it."""
     since: float | None = None
     """When the process that runs on it was started, or reloaded."""
     passed: bool = False
@@ -244,6 +246,8 @@ def after_end(
     )
     done = isinstance(policy, Never) or (isinstance(policy, OnFailure) and success)
     trial = facts.trial
+    if trial is not None and outcome.ended_at < trial.begun_at:
+        trial = None
     undecided = trial is not None and not trial.hopeless and not trial.passed
     if trial is not None and undecided and not (done and success):
         trial.failed = str(outcome.error or outcome.status)

@@ -19,7 +19,21 @@ __all__ = ["Journal"]
 class _Waiter:
     predicate: Callable[[State], bool]
     seen: State | None = None
+    error: Exception | None = None
     over: trio.Event = attrs.field(factory=trio.Event)
+
+    def look(self, state: State) -> None:
+        """See whether this is the one; what the user's code raises is for who waits."""
+        if self.over.is_set():
+            return
+        try:
+            if not self.predicate(state):
+                return
+        except Exception as error:  # noqa: BLE001 - the user's code
+            self.error = error
+        else:
+            self.seen = state
+        self.over.set()
 
 
 @final
@@ -85,9 +99,7 @@ class Journal:
             if self._newest is not None:
                 self._newest.send(state)
             for waiter in self._waiters:
-                if waiter.seen is None and waiter.predicate(state):
-                    waiter.seen = state
-                    waiter.over.set()
+                waiter.look(state)
 
     async def wait_for(self, predicate: Callable[[State], bool]) -> State:
         """Wait for a state, however short it lasts."""
@@ -102,6 +114,8 @@ class Journal:
                 await waiter.over.wait()
             finally:
                 self._waiters.discard(waiter)
+            if waiter.error is not None:
+                raise waiter.error
             if waiter.seen is not None:
                 return waiter.seen
         else:
