@@ -109,6 +109,24 @@ def test_stopped_before_anything_ran_is_no_success(entrypoint: Entrypoint) -> No
     assert stop(process, signal.SIGTERM)[0] == 143
 
 
+AT_THE_VERY_END = """
+class Late:
+    \"\"\"Gone when Python has taken its signal handlers away.\"\"\"
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, signal.SIGTERM)
+sys.modules['late'] = Late()
+"""
+
+
+@pytest.mark.parametrize("body", ["return 7", "await trio.to_thread.run_sync(int); return 7"])
+def test_a_signal_at_the_very_end_does_not_change_the_exit_status(
+    entrypoint: Entrypoint, body: str
+) -> None:
+    with entrypoint(body, before=f"import os, signal, sys\n{AT_THE_VERY_END}") as process:
+        process.communicate(timeout=20)
+    assert process.returncode == 7
+
+
 FORWARDING = """
 from trio_entrypoint import forward_signals
 class Target:

@@ -99,10 +99,8 @@ def run(
     except BaseException as error:  # noqa: ASYNC103, BLE001 - it becomes the exit status
         result = of_error(error)
     finally:
-        # From now on nothing keeps the program from ending with its own status. Not handlers:
-        # Python takes them away before it ends.
-        block_signals()
-        # Nor for 20 ms: so long it would look through all that was ever imported for garbage.
+        shutdown.ignore()
+        # For 20 ms Python would look through all that was ever imported for garbage.
         atexit.register(gc.freeze)
     if termination_message is not None and result.status != 0:
         try:
@@ -154,6 +152,15 @@ class _Shutdown:
         self._attached = (trio.lowlevel.current_trio_token(), scope, reaper)
         if self._received is not None:
             self._stop()
+
+    def ignore(self) -> None:
+        """From now on nothing keeps the program from ending with its own status.
+
+        Not by handlers: Python takes its own away before it ends. Nor by holding signals back:
+        that is a matter of each thread, and Trio's workers may still be there.
+        """
+        for number in FORWARDABLE:
+            signals.signal(number, signals.SIG_IGN)
 
     @property
     def outcome(self) -> Outcome:
