@@ -1,7 +1,8 @@
 """What a client is told while things change under its request."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -12,12 +13,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_entrypoint.cli.answering import answer
 from trio_entrypoint.cli.logs import open_log
+from trio_entrypoint.cli.metrics import Metrics
 from trio_entrypoint.cli.observing import Fleet, Service
 from trio_entrypoint.cli.protocol import COMMANDS, ProtocolError, Request
 from trio_entrypoint.cli.serving import end_unstarted
-from trio_entrypoint.policies import Hooks, Never, Readiness
+from trio_entrypoint.policies import Hooks, Never, Readiness, Reload
 from trio_entrypoint.supervisor import Supervisor
-from trio_entrypoint.testing import FakeConfiguration, FakeProcess
+from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess
 
 
 @asynccontextmanager
@@ -170,3 +172,48 @@ async def test_the_last_entries_of_a_service_are_its_own(autojump_clock: MockClo
         events.clear()
         await answer(fleet, Request("events", {"services": ["web"], "lines": 0}), send)
         assert not events
+
+
+async def test_a_reaction_is_counted_from_what_the_execution_answers(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    fleet = Fleet()
+    metrics = Metrics(fleet)
+    activation, configuration = FakeActivation(active=False), FakeConfiguration()
+    supervisor = Supervisor(
+        fake_process,
+        name="web",
+        activation=activation,
+        configuration=configuration,
+        on_change=Reload(signal.SIGHUP),
+    )
+    fleet.services["web"] = Service("web", supervisor, has_activation=True)
+    nursery.start_soon(fleet.observe, fleet.services["web"])
+    nursery.start_soon(supervisor.run)
+
+    def reactions() -> tuple[float, float]:
+        text = metrics.render().decode()
+        count, total = (
+            re.search(rf'reaction_seconds_{what}{{service="web"}} (.*)', text)
+            for what in ("count", "sum")
+        )
+        return float(count[1]) if count else 0.0, float(total[1]) if total else 0.0
+
+    happenings: list[tuple[Callable[[], None], int]] = [
+        (activation.activate, 0),  # nothing was applied yet
+        (lambda: configuration.change("one"), 1),
+        (lambda: configuration.change("two"), 1),  # a reload
+        (supervisor.restart, 1),
+        (lambda: fake_process.current.exit(1), 2),
+        (supervisor.stop, 2),
+        (lambda: configuration.change("three"), 2),
+        (supervisor.start, 2),
+        (activation.deactivate, 2),
+        (lambda: configuration.change("four"), 2),
+        (activation.activate, 3),
+    ]
+    for happen, count in happenings:
+        happen()
+        await trio.sleep(100)
+        assert reactions()[0] == count
+    assert reactions()[1] < 1

@@ -240,7 +240,7 @@ class Supervisor:
             TypeError: The configuration handler cannot.
         """
         if self._configuration is None:
-            raise TypeError(f"{self.name} has no configuration that could be rolled back")
+            raise TypeError(f"{self.name}: there is no configuration to roll back")
         revertible(self._configuration)
         self._facts.rollback = True
         self._supervision.look(Cause.OPERATOR)

@@ -63,12 +63,11 @@ def _operate(service: Service, request: Request) -> None:
             case "rollback":
                 supervisor.rollback()
             case "signal":
-                number = signal_number(request.signal)
-                supervisor.signal(number)
+                supervisor.signal(signal_number(request.signal))
             case other:
                 raise AssertionError(other)
     except (ValueError, TypeError, ProcessLookupError) as error:
-        raise ProtocolError("refused", f"{service.name}: {error}") from None
+        raise ProtocolError("refused", str(error)) from None  # it names the service
 
 
 def _choose(fleet: Fleet, request: Request) -> Sequence[Service]:

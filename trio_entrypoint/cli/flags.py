@@ -256,7 +256,8 @@ exit status:
         "wait until the services are ready",
         (_SOCKET, Flag("--timeout", "seconds to wait at most", "", "SECONDS", type=seconds)),
         "SERVICE",
-        "Exits with 0 as soon as all of them are ready, and with 75 when the time is over. With "
+        "Exits with 0 as soon as all of them are ready, with 75 when the time is over, and with 1 "
+        "when one of them has ended, or will not be started: it is not going to be ready. With "
         "--timeout it waits for the entrypoint, too, if none listens yet.",
         "  trio-entrypoint wait-ready --timeout 30 web db",
     ),

@@ -110,8 +110,10 @@ class Metrics(Collector):
                 self._reaction_seconds.labels(service.name).observe(seconds)
             case Cause.ACTIVATED | Cause.ENDED | Cause.CONFIGURATION_CHANGED:
                 self._asked_at[service.name] = transition.time
-            case Cause.CONFIGURATION_APPLIED:  # the first one has no process to stop before it
-                self._asked_at.setdefault(service.name, transition.time)
+            case Cause.CONFIGURATION_APPLIED if transition.before.process is ProcessState.WAITING:
+                self._asked_at[service.name] = transition.time  # there was no process to stop
+            case Cause.OPERATOR | Cause.DEACTIVATED | Cause.ROLLED_BACK:
+                self._asked_at.pop(service.name, None)  # what comes answers something else
             case _:
                 pass
 
