@@ -29,7 +29,12 @@ from trio_entrypoint import (
     open_process,
     open_tar_configuration,
 )
-from trio_entrypoint.testing import FakeActivation, FakeProcess, recording
+from trio_entrypoint.testing import (
+    FakeActivation,
+    FakeConfiguration,
+    FakeProcess,
+    recording,
+)
 
 AT_ONCE = Always(backoff=Backoff(initial=0.0))
 
@@ -267,3 +272,39 @@ async def test_an_environment_file_that_somebody_spoils_costs_starts_and_nothing
         nursery.cancel_scope.cancel()
     failure = next(one for one in seen if one.cause is Cause.NOT_EXECUTED)
     assert f"{file}, line 1" in str(failure.error)
+
+
+def leaves_a_child(*, grace_period: float) -> OpenProcess:
+    """Fails soon after it was started, and leaves a child behind that ignores SIGTERM."""
+    script = "trap '' TERM; sleep 1000 & sleep 0.2; exit 1"
+    return partial(open_process, ["sh", "-c", script], grace_period=grace_period)
+
+
+async def test_what_a_failed_process_left_is_gone_by_the_deadline_of_a_lost_lease() -> None:
+    activation = FakeActivation(token="1")
+    supervisor = Supervisor(leaves_a_child(grace_period=60.0), activation=activation)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        with trio.fail_after(10):
+            await supervisor.wait_for(lambda state: not state.alive)
+            assert supervisor.state.process is ProcessState.STOPPING
+            activation.deactivate(trio.current_time() + 0.5)
+            await supervisor.wait_for(lambda state: state.process is ProcessState.INACTIVE)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_configuration_is_not_trusted_for_a_process_that_failed_and_left_a_child() -> None:
+    """Its trial would be over while the child has its grace period."""
+    configuration = FakeConfiguration("one", applied=True)
+    configuration.change("two")
+    supervisor = Supervisor(
+        leaves_a_child(grace_period=1.5), configuration=configuration, confirm_within=0.7
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        with trio.fail_after(20):
+            trial = ConfigurationState.TRIAL
+            await supervisor.wait_for(lambda state: state.configuration is trial)
+            await supervisor.wait_for(lambda state: state.configuration is not trial)
+        assert len(configuration.refused) == 1
+        nursery.cancel_scope.cancel()

@@ -20,6 +20,9 @@ from trio_entrypoint.states import Cause, ProcessState
 
 __all__ = ["ProcessRun"]
 
+_TOLD_AFTER = 0.05
+"""Seconds after the end of a process when it is told that others, which it left, still live."""
+
 
 @final
 class ProcessRun:
@@ -159,21 +162,31 @@ class ProcessRun:
                         await attendant.attend(process)
                     finally:
                         self.ended_at = trio.current_time()
-                        if process.status is None:
-                            cause = self.stopped_by or self._failed_by or Cause.SHUTDOWN
-                            self._tell(cause, ProcessState.STOPPING)
-                            self._asked = True
-                            with trio.CancelScope(
-                                shield=True, deadline=self._gone_by
-                            ) as self._stopping:
-                                await self._call_on_the_way_down(hooks.before_stop)
-                                await process.stop()
-                            if self._stopping.cancelled_caught:
-                                process.kill()
+                        with trio.CancelScope(
+                            shield=True, deadline=self._gone_by
+                        ) as self._stopping:
+                            await self._end(process)
+                        if self._stopping.cancelled_caught:
+                            process.kill()
             except (OSError, ValueError) as error:  # a setting, or a file of the environment
                 if self.process is not None:
                     raise
                 self._fail(Cause.NOT_EXECUTED, error)
+
+    async def _end(self, process: ProcessHandler) -> None:
+        """Stop the process, or what it left when it ended by itself: mostly nothing."""
+        cause = self.stopped_by or self._failed_by
+        if process.status is None:
+            self._tell(cause or Cause.SHUTDOWN, ProcessState.STOPPING)
+            self._asked = True
+            await self._call_on_the_way_down(self._service.hooks.before_stop)
+        else:
+            with trio.move_on_after(_TOLD_AFTER) as scope:
+                await process.stop()
+            if not scope.cancelled_caught:
+                return
+            self._tell(cause or Cause.ENDED, ProcessState.STOPPING)
+        await process.stop()
 
     @property
     def _failed_by(self) -> Cause | None:

@@ -84,7 +84,8 @@ class Supervision:
 
     def configuration_duty(self, now: float) -> ConfigurationDuty:
         """What has to be done about the configuration now, at a time in seconds."""
-        judge_trial(self.facts, now, ready=self.journal.state.ready, within=self.within)
+        ready = self.journal.state.ready and self.run is not None and self.run.alive
+        judge_trial(self.facts, now, ready=ready, within=self.within)
         return configuration_duty(self.facts)
 
     def tell(
