@@ -185,6 +185,49 @@ def test_descendants_from_before_the_imports_are_gone_at_the_end(
     assert not exists(int(orphan.read_text()))
 
 
+WITHOUT_DESCRIPTORS = """\
+import sys
+
+from trio_entrypoint._linux.head_start import head_start
+
+with head_start(sys.argv[1:], stop_signal=15, grace_period=20) as start:
+    import programs
+    import trio
+
+    from trio_entrypoint.process import open_started
+
+    stop = {"stop_signal": 15, "grace_period": 20, "stop_scope": "main"}
+
+    async def main():
+        sys.stdin.readline()  # it is ready
+        with programs.exhausted(0):
+            async with open_started(start, name="app", **stop):
+                raise AssertionError
+
+    try:
+        trio.run(main)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_an_application_that_cannot_be_attended_to_is_stopped_politely() -> None:
+    shell = "trap 'echo asked; exit' TERM; echo ready >&2; while :; do sleep 0.01; done"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, "sh", "-c", shell],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"ready\n"
+    output, errors = process.communicate(b"\n", timeout=TIMEOUT)
+    assert b"Too many open files" in output
+    assert b"asked" in output
+    assert (process.returncode, errors) == (0, b"")
+
+
 @pytest.mark.parametrize(
     "options",
     [("--active-file", "/nonexistent/active"), ("--control", "/nonexistent/socket")],

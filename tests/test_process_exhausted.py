@@ -16,6 +16,7 @@ from trio_entrypoint import open_process
 from trio_entrypoint._linux.environ import read_variable
 from trio_entrypoint._linux.procfs import children, read_stat
 from trio_entrypoint._process import lifecycle, start
+from trio_entrypoint.process import StopScope
 
 STUBBORN = ["sh", "-c", "trap '' TERM; setsid sleep 1000 & echo ready; wait"]
 
@@ -24,8 +25,9 @@ ALONE = ["sh", "-c", "trap '' TERM; echo ready; exec sleep 1000"]
 
 @pytest.mark.parametrize("free", [0, 1])
 @pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("stop_scope", ["main", "group"])
 async def test_nothing_is_left_although_descriptors_were_used_up_for_a_while(
-    free: int, kill: bool
+    free: int, kill: bool, stop_scope: StopScope
 ) -> None:
     async def give_back_after(pidfd: int, give_back: Callable[[], None]) -> None:
         await trio.lowlevel.wait_readable(pidfd)
@@ -35,7 +37,7 @@ async def test_nothing_is_left_although_descriptors_were_used_up_for_a_while(
     with trio.fail_after(20), ExitStack() as stack:
         async with (
             trio.open_nursery() as nursery,
-            programs.started(STUBBORN, grace_period=0.1) as watched,
+            programs.started(STUBBORN, grace_period=0.1, stop_scope=stop_scope) as watched,
         ):
             pidfd = os.pidfd_open(watched.process.pid)
             stack.callback(os.close, pidfd)

@@ -39,6 +39,9 @@ class Tree:
 
     That is what keeps the numbers of its process group and session from being reused. Must
     be made in the same synchronous step in which the main process was started.
+
+    Raises:
+        OSError: There is no descriptor left to look at the main process with: it is no run.
     """
 
     def __init__(
@@ -50,14 +53,8 @@ class Tree:
         session: bool,
         cgroup: Cgroup | None = None,
     ) -> None:
-        try:
-            stat = read_stat(main)
-            assert stat is not None
-        except BaseException:
-            # Nobody knows of it yet who could end it.
-            os.kill(main, signal.SIGKILL)
-            os.waitid(os.P_PID, main, os.WEXITED)
-            raise
+        stat = read_stat(main)
+        assert stat is not None
         self._run = Run(marker, main, stat.started, main if session else None)
         self._reaper = reaper
         reaper.register(self._run)
@@ -99,9 +96,12 @@ class Tree:
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the process group of the main process."""
-        self._told.update(
-            member.image for member in self.members().own if member.group == self._run.main
-        )
+        self._told.add(self._image)
+        # Without a descriptor to look with, the others get it once more when one can look.
+        with suppress(OSError):
+            self._told.update(
+                member.image for member in self.members().own if member.group == self._run.main
+            )
         send_to_group(self._run.main, number, signal.SIGCONT)
 
     def kill(self) -> Members:

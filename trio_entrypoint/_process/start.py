@@ -7,8 +7,8 @@ is always somebody who owns the process.
 import errno
 import os
 import signal as signals
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import attrs
 import trio
@@ -97,7 +97,8 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
             pid = spawn(launcher, new_session=not launch.terminal)
         else:
             pid = spawn(program)
-        tree = Tree(pid, marker, reaper, session=not launch.terminal, cgroup=cgroup)
+        with _ended_on_error(pid):
+            tree = Tree(pid, marker, reaper, session=not launch.terminal, cgroup=cgroup)
     if launch.terminal:
         stack.callback(_take_terminal_back)
     try:
@@ -112,11 +113,23 @@ async def start(request: Request, reaper: Reaper, stack: ExitStack) -> Started:
     return Started(pid, pidfd, tree, pumps)
 
 
+@contextmanager
+def _ended_on_error(pid: int) -> Generator[None]:
+    """End a process that nobody else knows of yet, if the block fails."""
+    try:
+        yield
+    except BaseException:
+        os.kill(pid, signals.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED)
+        raise
+
+
 def adopt(start: HeadStart, reaper: Reaper, stack: ExitStack) -> Started:
-    """Take over a process that runs already."""
+    """Take over a process that runs already; if that fails, `head_start` still has to end it."""
+    pidfd = _pidfd(start.pid, stack)
     tree = Tree(start.pid, start.marker, reaper, session=True)
     start.claim()
-    return Started(start.pid, _pidfd(start.pid, stack), tree, ())
+    return Started(start.pid, pidfd, tree, ())
 
 
 def _cgroup(marker: str, reaper: Reaper, stack: ExitStack) -> Cgroup | None:
