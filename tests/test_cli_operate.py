@@ -218,6 +218,7 @@ def test_following_shows_what_happens_and_ends_with_the_entrypoint(world: World)
         (["rollback", "db"], 1, "trio-entrypoint: db: there is no configuration"),
         (["logs", "--lines", "-1"], 64, "-n/--lines: invalid count value: '-1'"),
         (["wait-ready", "--timeout", "nan"], 64, "--timeout: invalid seconds value: 'nan'"),
+        (["wait-ready", "--timeout", "inf"], 64, "--timeout: invalid seconds value: 'inf'"),
         (["status", "--socket", "/no/such"], 69, "/no/such: no entrypoint listens there"),
     ],
 )

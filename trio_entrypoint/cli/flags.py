@@ -4,6 +4,7 @@ The flags of `run` say the same as keys of the configuration file; `RUN_FLAGS` n
 each. The parser, the help texts, the completions and the manual page are made of these tables.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -174,7 +175,7 @@ def count(text: str) -> int:
 def seconds(text: str) -> float:
     """Seconds, not negative; argparse names this function when they are none."""
     number = float(text)
-    if not number >= 0:
+    if not 0 <= number < math.inf:
         raise ValueError(text)
     return number
 
