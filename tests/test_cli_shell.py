@@ -204,18 +204,18 @@ def test_an_applications_escape_sequences_do_not_reach_the_terminal(
     file = tmp_path / "entrypoint.toml"
     file.write_text(r"""
 [service."a\u001b[31mb"]
-command = ["printf", '\033[2Jgone\r\a\302\233 \303\244\n']
+command = ["printf", '\tat\033[2Jgone\r\a\302\233 \303\244\n']
 stdout = "lines"
 restart = { policy = "never" }
 """)
     shown = run("run", "-f", str(file), "--log-format", style).stderr
     assert set(shown) & {"\x1b", "\r", "\a", "\x9b"} == set()
     if style == "columns":
-        assert r"\x1b[2Jgone\r\x07\x9b ä" in shown
+        assert "\tat" + r"\x1b[2Jgone\r\x07\x9b ä" in shown
         assert r"service=a\x1b[31mb" in shown
     else:
         said = [entry for line in shown.splitlines() if "stream" in (entry := json.loads(line))]
-        assert [entry["event"] for entry in said] == ["\x1b[2Jgone\r\a\x9b ä"]
+        assert [entry["event"] for entry in said] == ["\tat\x1b[2Jgone\r\a\x9b ä"]
 
 
 def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:

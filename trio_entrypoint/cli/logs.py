@@ -30,6 +30,7 @@ LogFormat = Literal["auto", "columns", "json"]
 _QUEUED = 2000
 _FLUSH_WITHIN = 1.0
 _GATHERED_FOR = 0.02
+_HARMLESS = {"event": "\t", "exception": "\t\n"}  # a trace of Java's or Go's has tabs
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -185,8 +186,8 @@ def _renderer(style: LogFormat) -> _Render:
         shown["timestamp"] = str(entry["timestamp"])[11:23]
         for key, value in shown.items():  # an application's line must not steer the terminal
             if isinstance(value, str):
-                lines = value.split("\n") if key == "exception" else [value]
-                shown[key] = "\n".join(map(printable, lines))
+                kept = _HARMLESS.get(key, "")
+                shown[key] = "".join(one if one in kept else printable(one) for one in value)
         return renderer(None, str(entry["level"]), shown) + "\n"
 
     return render
