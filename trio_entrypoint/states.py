@@ -38,7 +38,7 @@ class ProcessState(Enum):
     UNHEALTHY = "unhealthy"
     """It runs, was ready, and its health probe fails."""
     STOPPING = "stopping"
-    """It is being stopped, with the hooks before and after; or it said that it stops."""
+    """It is being stopped, hooks included; or it ended and left others; or says that it stops."""
     BACKOFF = "backoff"
     """It ended, or could not be started, and is started again in a while."""
     ENDED = "ended"
