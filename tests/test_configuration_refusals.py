@@ -1,14 +1,18 @@
-"""What was rolled back is refused until another source is trusted: by real handlers and fakes."""
+"""What was rolled back is refused until another source is trusted; what cannot be staged, too.
+
+By real handlers and fakes.
+"""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+import programs
 import pytest
 from configurations import archive, move_into_place
 
-from trio_entrypoint import open_tar_configuration
+from trio_entrypoint import ConfigurationRefusedError, open_tar_configuration
 from trio_entrypoint.handlers import RevertibleConfigurationHandler, UpdateResult
 from trio_entrypoint.testing import FakeConfiguration
 
@@ -96,4 +100,45 @@ async def test_what_is_in_place_again_is_not_refused(tmp_path: Path, kind: str) 
             assert await update(configuration)
         for _ in range(2):  # to two, and to the first of those that are 'one'
             assert (await configuration.rollback("bad")).error is None
+        assert await update(configuration)
+
+
+async def test_an_update_without_a_place_for_it_is_an_error_in_its_result(tmp_path: Path) -> None:
+    async with opened("tar", tmp_path) as (configuration, deliver):
+        deliver("one")
+        assert await update(configuration)
+        deliver("two")
+        (tmp_path / ".target.generations").rename(tmp_path / "elsewhere")
+        assert isinstance((await configuration.update()).error, FileNotFoundError)
+        (tmp_path / "elsewhere").rename(tmp_path / ".target.generations")
+        assert await update(configuration)
+
+
+@pytest.mark.parametrize("when", ["before", "validating"])
+async def test_an_update_without_a_descriptor_for_it_is_an_error_in_its_result(
+    tmp_path: Path, when: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        give_back: list[Callable[[], None]] = []
+
+        def exhaust() -> None:
+            give_back.append(stack.enter_context(programs.exhausted(0)))
+
+        async def validate(_: Path) -> bool:
+            if when == "validating" and not give_back:
+                exhaust()  # nor can it be removed that was staged
+                return False
+            return True
+
+        move_into_place(tmp_path / "config.tar", archive({"a": "one"}))
+        configuration = await stack.enter_async_context(
+            open_tar_configuration(tmp_path / "config.tar", tmp_path / "target", validate=validate)
+        )
+        if when == "before":
+            exhaust()
+        error = (await configuration.update()).error
+        expected = OSError if when == "before" else ConfigurationRefusedError
+        assert isinstance(error, expected)
+        for function in give_back:
+            function()
         assert await update(configuration)

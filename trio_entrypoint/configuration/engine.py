@@ -9,7 +9,7 @@ the middle of it.
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -98,7 +98,14 @@ class GenerationConfiguration:
         """
         async with self._staging:
             staged = StagedGeneration(self, time.monotonic())
-            number = self._store.records.next_number()
+            number: int | None = None
+            try:
+                number = self._store.records.next_number()
+            except OSError as error:
+                staged.error = error
+            if number is None:
+                yield staged
+                return
             with self._collector.holding(number):
                 try:
                     prepared, staged.error = await self._preparation.prepare(number)
@@ -109,7 +116,8 @@ class GenerationConfiguration:
                     yield staged
                 finally:
                     if staged.sealed is not None and not staged.in_place:
-                        with trio.CancelScope(shield=True):
+                        # What fails here is done by the collector.
+                        with trio.CancelScope(shield=True), suppress(OSError):
                             await trio.to_thread.run_sync(self._store.records.remove, number)
 
     async def update(self) -> UpdateResult:

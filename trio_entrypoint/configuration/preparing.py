@@ -4,6 +4,7 @@ The source is read in a worker thread, which asks often whether the caller was c
 validator runs in the caller's task. Whatever it ends with, nothing half made is left.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -60,7 +61,7 @@ class Preparation:
         except Exception as refusal:  # noqa: BLE001 - a validator refuses by raising anything
             return change, refusal
         except BaseException:
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), suppress(OSError):
                 await trio.to_thread.run_sync(self._store.records.remove, number)
             raise
         return change, None
