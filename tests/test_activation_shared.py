@@ -143,7 +143,30 @@ async def test_a_handler_that_another_supervisor_follows_is_refused(
                 await trio.sleep_forever()
     with pytest.raises(RuntimeError, match="events of this configuration"):
         await Supervisor(FakeProcess(), configuration=configuration).run()
+    third = FakeProcess()
+    with pytest.raises(RuntimeError, match="events of this"):  # one error, not a group of two
+        await Supervisor(third, activation=activation, configuration=configuration).run()
+    assert third.runs == []
     assert len(fake_process.alive) == 1
+
+
+async def test_two_that_follow_a_handler_from_the_same_moment_on_are_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async def supervise(activation: FakeActivation) -> None:
+        await Supervisor(FakeProcess(), activation=activation).run()
+
+    async def share(activation: FakeActivation) -> None:
+        async with open_shared_activation(activation, 1):
+            await trio.sleep_forever()
+
+    for other in (supervise, share):
+        activation = FakeActivation()
+        refused = pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="this activation"))
+        with refused, trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervise, activation)
+                nursery.start_soon(other, activation)
 
 
 async def test_sharing_among_nobody_is_refused() -> None:

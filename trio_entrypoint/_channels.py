@@ -9,14 +9,14 @@ merges nothing, but costs nothing either before somebody asks for it.
 
 import math
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, final
 
 import trio
 
 T = TypeVar("T")
 
 ACTIVATION = "activation: share it with open_shared_activation"
-"""For `sole_receiver`."""
+"""For `refuse_second_receiver`."""
 
 
 class NewestChannel(Generic[T]):
@@ -111,10 +111,8 @@ class ObserverChannel(Generic[T]):
             self._send.close()
 
 
-def sole_receiver(
-    events: "trio.MemoryReceiveChannel[T]", of: str
-) -> "trio.MemoryReceiveChannel[T]":
-    """Give a handler's events back, unless somebody waits for them: each goes to one task only.
+def refuse_second_receiver(events: "trio.MemoryReceiveChannel[T]", of: str) -> None:
+    """Make sure that nobody else waits for a handler's events: each goes to one task only.
 
     Args:
         events: The events.
@@ -125,4 +123,23 @@ def sole_receiver(
     """
     if events.statistics().tasks_waiting_receive:
         raise RuntimeError(f"somebody else receives the events of this {of}")
-    return events
+
+
+@final
+class SoleReceiver(Generic[T]):
+    """Iterates over a handler's events as `refuse_second_receiver` has it, before each of them.
+
+    Once would not do: of two that begin at the same moment, one has the first event in its hands
+    when the other looks.
+    """
+
+    def __init__(self, events: "trio.MemoryReceiveChannel[T]", of: str) -> None:
+        self._events = events
+        self._of = of
+
+    def __aiter__(self) -> "SoleReceiver[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        refuse_second_receiver(self._events, self._of)
+        return await self._events.__anext__()

@@ -294,7 +294,7 @@ class Supervisor:
         with supervision.journal:
             self._configurator.take_over()
             if self._activator is not None:
-                self._activator.look()
+                self._activator.take_over()
             supervision.tell(Cause.SUPERVISED)
             try:
                 async with open_background(*tasks):

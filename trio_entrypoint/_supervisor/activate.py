@@ -8,7 +8,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._channels import ACTIVATION, sole_receiver
+from trio_entrypoint._channels import ACTIVATION, SoleReceiver, refuse_second_receiver
 from trio_entrypoint._supervisor.supervision import Supervision
 from trio_entrypoint.handlers import ActivationHandler
 from trio_entrypoint.states import Cause
@@ -27,6 +27,11 @@ class Activator:
         self._handler_ended = False
         self._watching = trio.CancelScope(shield=True)
 
+    def take_over(self) -> None:
+        """Take in the state at the beginning, unless another supervisor follows the handler."""
+        refuse_second_receiver(self._handler.events, ACTIVATION)
+        self.look()
+
     async def watch(self) -> None:
         """Look whenever the handler tells something, until `end`, whatever is cancelled before.
 
@@ -34,7 +39,7 @@ class Activator:
         lost meanwhile, the process has to be gone by the lease's deadline all the same.
         """
         with self._watching:
-            async for event in sole_receiver(self._handler.events, ACTIVATION):
+            async for event in SoleReceiver(self._handler.events, ACTIVATION):
                 self.look()
                 if event.deadline is not None:
                     self._be_gone_by(event.deadline)

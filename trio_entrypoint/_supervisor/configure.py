@@ -17,7 +17,7 @@ from typing import cast, final
 
 import trio
 
-from trio_entrypoint._channels import sole_receiver
+from trio_entrypoint._channels import SoleReceiver, refuse_second_receiver
 from trio_entrypoint._supervisor.attend import reload
 from trio_entrypoint._supervisor.changes import choose, reloads
 from trio_entrypoint._supervisor.decisions import (
@@ -40,6 +40,8 @@ from trio_entrypoint.policies import Ignore, OnChange, Reload, Restart
 from trio_entrypoint.states import Cause, ProcessState
 
 __all__ = ["Configurator"]
+
+_CONFIGURATION = "configuration: each supervisor needs one of its own"
 
 _PATIENCE = 10
 """Stagings in a row that a change makes void. A source that never rests is applied too."""
@@ -69,12 +71,13 @@ class Configurator:
         return self._optional
 
     def take_over(self) -> None:
-        """Take in the state at the beginning.
+        """Take in the state at the beginning, unless another supervisor follows the handler.
 
         There may be a trial that another supervisor of the same handler has adjourned.
         """
         facts, handler = self._facts, self._optional
         if handler is not None:
+            refuse_second_receiver(handler.events, _CONFIGURATION)
             if self._supervision.within is not None:
                 facts.trial = Trial() if revertible(handler).on_trial else None
             try:
@@ -90,8 +93,7 @@ class Configurator:
 
         A second receiver could take a newer event while this one has an older one in its hands.
         """
-        of = "configuration: each supervisor needs one of its own"
-        async for event in sole_receiver(self._handler.events, of):
+        async for event in SoleReceiver(self._handler.events, _CONFIGURATION):
             self._take(event)
 
     def _take(self, event: ConfigurationEvent) -> None:

@@ -10,7 +10,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
+from trio_entrypoint._channels import ACTIVATION, NewestChannel, SoleReceiver
 from trio_entrypoint._nursery import open_lasting_background
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
 
@@ -57,7 +57,7 @@ class CombinedActivation:
 
     async def follow(self, index: int) -> None:
         """Tell what one handler's events change, as long as they come."""
-        async for event in sole_receiver(self._handlers[index].events, ACTIVATION):
+        async for event in SoleReceiver(self._handlers[index].events, ACTIVATION):
             self._tell(index, event)
         self._ended.add(index)
         self._tell(index, ActivationChanged(active=False))

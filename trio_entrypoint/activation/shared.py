@@ -11,7 +11,7 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._channels import ACTIVATION, NewestChannel, sole_receiver
+from trio_entrypoint._channels import ACTIVATION, NewestChannel, SoleReceiver
 from trio_entrypoint._nursery import open_lasting_background
 from trio_entrypoint.activation.combined import first_event
 from trio_entrypoint.handlers import ActivationChanged, ActivationHandler
@@ -86,6 +86,6 @@ async def _tell_all(
     with ExitStack() as stack:
         for channel in channels:
             stack.enter_context(channel)
-        async for event in sole_receiver(handler.events, ACTIVATION):
+        async for event in SoleReceiver(handler.events, ACTIVATION):
             for channel in channels:
                 channel.send(event)
