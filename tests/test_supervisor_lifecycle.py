@@ -18,7 +18,8 @@ from trio_entrypoint.handlers import (
     RevertibleConfigurationHandler,
     UpdateResult,
 )
-from trio_entrypoint.policies import Always, Backoff, Never
+from trio_entrypoint.policies import Always, Backoff, Hooks, Never
+from trio_entrypoint.process import open_process
 from trio_entrypoint.states import Cause, ConfigurationState, GaveUp, ProcessState, State
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess, recording
@@ -266,6 +267,24 @@ async def test_a_command_that_does_not_exist_raises_at_once(
     fake_process.error = FileNotFoundError(errno.ENOENT, "No such file", "/bin/typo")
     with pytest.raises(FileNotFoundError, match="typo"):
         await Supervisor(fake_process).run()
+
+
+async def test_a_setting_that_makes_no_sense_gives_up_at_once(autojump_clock: MockClock) -> None:
+    with pytest.raises(GaveUp, match="grace_period"), trio.fail_after(60):
+        await Supervisor(partial(open_process, ["true"], grace_period=-1.0)).run()
+
+
+async def test_a_hook_that_finds_no_file_is_tried_again_like_any_that_fails(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    left: list[OSError] = [FileNotFoundError(errno.ENOENT, "not mounted yet", "/data")]
+
+    async def fail_once() -> None:
+        if left:
+            raise left.pop()
+
+    await nursery.start(Supervisor(fake_process, hooks=Hooks(before_start=[fail_once])).run)
+    assert len(fake_process.alive) == 1
 
 
 async def test_cancellation_stops_the_process_and_ends_every_channel(

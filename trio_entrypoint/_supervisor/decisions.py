@@ -219,8 +219,14 @@ class History:
     """When the last ones were decided, at most as many as the limit allows."""
 
 
-# A name that does not exist or is not a program stays so, whoever tries again.
 _HOPELESS = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP})
+
+
+def _stays_so(error: Exception | None) -> bool:
+    """Whether it is a setting, or a name that does not exist or is no program: no try mends it."""
+    return isinstance(error, ValueError) or (
+        isinstance(error, OSError) and error.errno in _HOPELESS
+    )
 
 
 def after_end(
@@ -255,12 +261,8 @@ def after_end(
         return
     if trial is not None and done and success:
         trial.passed = True
-    never_executed = (
-        not facts.executed
-        and isinstance(outcome.error, OSError)
-        and outcome.error.errno in _HOPELESS
-    )
-    if done or never_executed:
+    never = outcome.cause is Cause.NOT_EXECUTED and not facts.executed
+    if done or (never and _stays_so(outcome.error)):
         facts.over = End(outcome)
         return
     assert not isinstance(policy, Never)
