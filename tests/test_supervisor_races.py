@@ -135,9 +135,13 @@ async def test_a_trial_that_passed_is_confirmed_although_the_end_came_meanwhile(
 class NeverConfirmed(FakeConfiguration):  # type: ignore[misc]
     """A configuration on a disk that fails."""
 
+    broken = True
+
     async def confirm(self) -> None:
-        await trio.lowlevel.checkpoint()
-        raise OSError(errno.EIO, "the disk")
+        if self.broken:
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.EIO, "the disk")
+        await super().confirm()
 
 
 async def test_a_trial_that_passed_and_cannot_be_confirmed_costs_nobody_the_service(
@@ -155,6 +159,23 @@ async def test_a_trial_that_passed_and_cannot_be_confirmed_costs_nobody_the_serv
         await trio.sleep(WITHIN + 1)
     assert [one.cause for one in seen].count(Cause.CONFIRM_FAILED) == 2
     assert configuration.refused == {}
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_what_proved_itself_is_confirmed_at_the_end_or_tried_again_but_not_refused(
+    autojump_clock: MockClock, fake_process: FakeProcess, mended: bool
+) -> None:
+    configuration = NeverConfirmed("one", applied=True)
+    supervisor = Supervisor(fake_process, configuration=configuration, confirm_within=WITHIN)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        configuration.change("two")
+        await fake_process.wait_for_run(2)
+        await trio.sleep(WITHIN + 1)
+        configuration.broken = not mended
+        nursery.cancel_scope.cancel()
+    assert configuration.on_trial is not mended
+    assert configuration.reopened().refused == {}
 
 
 class SlowlyCleared(FakeConfiguration):  # type: ignore[misc]

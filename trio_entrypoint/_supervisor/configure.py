@@ -278,7 +278,7 @@ class Configurator:
             await revertible(self._handler).confirm()
         except OSError as error:
             # It has proved itself: nothing is rolled back. With the next process it is tried anew.
-            facts.trial = Trial(hopeless=True)
+            facts.trial = Trial(hopeless=True, proved=True)
             supervision.tell(Cause.CONFIRM_FAILED, error=error)
             supervision.look(Cause.CONFIRM_FAILED)
             return
@@ -292,13 +292,16 @@ class Configurator:
         What has passed is confirmed yet, if that does not take too long.
         """
         trial = self._facts.trial
-        if trial is None or trial.failed is not None or (trial.hopeless and not trial.passed):
+        if trial is None or trial.failed is not None:
+            return
+        proved = trial.passed or trial.proved
+        if trial.hopeless and not proved:
             return
         try:
             await revertible(self._handler).adjourn()
         except OSError as error:
             self._supervision.tell(Cause.ADJOURN_FAILED, error=error)
-        if trial.passed:
+        if proved:
             await self._confirm()
 
     async def _roll_back(self) -> None:

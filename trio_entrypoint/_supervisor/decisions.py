@@ -93,6 +93,8 @@ class Trial:
     back to."""
     hopeless: bool = False
     """It is not rolled back any more; it can only be confirmed, or replaced."""
+    proved: bool = False
+    """It passed before, and could not be confirmed then."""
 
 
 @final
