@@ -3,12 +3,23 @@
 import errno
 from itertools import pairwise
 
+import programs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from trio_entrypoint.handlers import ExitStatus
-from trio_entrypoint.policies import Always, Backoff, Hooks, Limit, Never, OnFailure, RestartPolicy
+from trio_entrypoint.policies import (
+    Always,
+    Backoff,
+    Hooks,
+    Limit,
+    Never,
+    OnFailure,
+    Readiness,
+    RestartPolicy,
+)
+from trio_entrypoint.probes import DescriptorProbe, NotifyProbe, Probe
 from trio_entrypoint.states import GaveUp, ProcessState
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess
@@ -178,3 +189,15 @@ async def test_an_hour_of_backoff_costs_a_test_nothing(
     await nursery.start(Supervisor(process, restart=hourly).run)
     third = await process.wait_for_run(3)
     assert third.started_at == pytest.approx(3600.0)
+
+
+@pytest.mark.parametrize("probe", [DescriptorProbe(3), NotifyProbe()])
+async def test_a_start_without_a_descriptor_for_its_readiness_is_tried_again(
+    fake_process: FakeProcess, nursery: trio.Nursery, probe: Probe
+) -> None:
+    supervisor = Supervisor(fake_process, readiness=Readiness(probe))
+    with programs.exhausted(0) as give_back, trio.fail_after(10):
+        nursery.start_soon(supervisor.run)
+        await supervisor.wait_for(lambda state: state.process is ProcessState.BACKOFF)
+        give_back()
+        await fake_process.wait_for_run(1)

@@ -151,8 +151,8 @@ class ProcessRun:
             return
         with ExitStack() as stack:
             attendant = self._attendant
-            attendant.open(stack)
             try:
+                attendant.open(stack)
                 async with self._service.open_process(
                     extra_env={**self._env, **attendant.env}, extra_fds=attendant.fds
                 ) as process:
@@ -168,7 +168,7 @@ class ProcessRun:
                             await self._end(process)
                         if self._stopping.cancelled_caught:
                             process.kill()
-            except (OSError, ValueError) as error:  # a setting, or a file of the environment
+            except (OSError, ValueError) as error:  # a setting, a file, no descriptor left
                 if self.process is not None:
                     raise
                 self._fail(Cause.NOT_EXECUTED, error)
