@@ -4,8 +4,10 @@ import re
 import signal
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
+import programs
 import pytest
 import trio
 from pages import DOCS
@@ -18,6 +20,7 @@ from trio_entrypoint.cli.observing import Fleet, Service
 from trio_entrypoint.cli.protocol import COMMANDS, ProtocolError, Request
 from trio_entrypoint.cli.serving import end_unstarted
 from trio_entrypoint.policies import Hooks, Never, Readiness, Reload
+from trio_entrypoint.process import open_process
 from trio_entrypoint.supervisor import Supervisor
 from trio_entrypoint.testing import FakeActivation, FakeConfiguration, FakeProcess
 
@@ -61,6 +64,17 @@ async def test_a_follower_is_told_what_happens_while_it_is_sent_the_first_status
         await trio.sleep(120)
         nursery.cancel_scope.cancel()
     assert (states[0], states[-1]) == ("ready", "stopped")
+
+
+async def test_a_signal_that_may_not_be_sent_is_refused() -> None:
+    supervisor = Supervisor(partial(open_process, programs.SLEEPER, name="web"))
+    fleet = Fleet()
+    fleet.services["web"] = Service("web", supervisor, has_activation=False)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        with programs.powerless(), pytest.raises(ProtocolError, match=r"'web'.*: not permitted"):
+            await answer(fleet, Request("signal", {"signal": "SIGTERM"}), nothing)
+        nursery.cancel_scope.cancel()
 
 
 async def test_all_services_are_ready_at_the_end_of_the_wait(autojump_clock: MockClock) -> None:

@@ -3,7 +3,15 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+import programs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_entrypoint import Supervisor, forward_signals, open_process
 
 ENTRYPOINT = """
 import signal, sys
@@ -56,3 +64,19 @@ def test_a_real_supervisor_reloads_gets_rewritten_signals_and_not_ignored_ones(
         process.send_signal(signal.SIGTERM)
         assert list(answers) == ["ended\n"]
     assert process.returncode == 7
+
+
+async def test_a_signal_that_may_not_be_sent_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor = Supervisor(partial(open_process, programs.SLEEPER), name="web")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(forward_signals, [supervisor], {signal.SIGUSR1: signal.SIGKILL})
+            await nursery.start(supervisor.run)
+            with programs.powerless():
+                signal.raise_signal(signal.SIGUSR1)
+                await wait_all_tasks_blocked()
+            assert supervisor.state.ready
+            nursery.cancel_scope.cancel()
+    assert "not permitted to send it a signal" in caplog.text

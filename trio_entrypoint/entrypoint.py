@@ -235,7 +235,12 @@ class SignalTarget(Protocol):
         ...
 
     def signal(self, signal: int, /) -> None:
-        """Send the application a signal; `ProcessLookupError` if it does not run."""
+        """Send the application a signal.
+
+        Raises:
+            ProcessLookupError: It does not run.
+            PermissionError: That is not permitted.
+        """
         ...
 
 
@@ -312,3 +317,5 @@ def _forward(target: SignalTarget, action: SignalAction) -> None:
             target.signal(action)
         except ProcessLookupError:
             _logger.debug("signal %d dropped: the application does not run", action)
+        except PermissionError as error:
+            _logger.warning("signal %d dropped: %s", action, error)

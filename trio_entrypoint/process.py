@@ -143,6 +143,7 @@ class Process:
 
         Raises:
             ProcessLookupError: The process has ended. No other process ever gets the signal.
+            PermissionError: It belongs to another user, and this program lacks CAP_KILL.
             ValueError: There is no such signal.
         """
         check_signal("signal", signal)
@@ -150,7 +151,11 @@ class Process:
             raise ProcessLookupError(
                 errno.ESRCH, f"process {self.name!r} (pid {self.pid}) has ended: {self.status}"
             )
-        self._lifecycle.signal(signal)
+        try:
+            self._lifecycle.signal(signal)
+        except PermissionError as error:
+            message = f"process {self.name!r} (pid {self.pid}): not permitted to send it a signal"
+            raise PermissionError(error.errno, message) from None
 
 
 def open_process(

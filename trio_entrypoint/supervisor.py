@@ -250,6 +250,7 @@ class Supervisor:
 
         Raises:
             ProcessLookupError: There is none.
+            PermissionError: It belongs to another user, and this program lacks CAP_KILL.
         """
         if self._supervision.run is None or self._supervision.run.process is None:
             raise ProcessLookupError(f"{self.name}: there is no process that could get a signal")

@@ -66,7 +66,7 @@ def _operate(service: Service, request: Request) -> None:
                 supervisor.signal(signal_number(request.signal))
             case other:
                 raise AssertionError(other)
-    except (ValueError, TypeError, ProcessLookupError) as error:
+    except (ValueError, TypeError, ProcessLookupError, PermissionError) as error:
         raise ProtocolError("refused", str(error)) from None  # it names the service
 
 
