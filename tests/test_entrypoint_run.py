@@ -177,6 +177,36 @@ def test_a_table_that_cannot_be_is_refused(entrypoint: Entrypoint, table: str) -
     assert "ValueError: table: " in errors
 
 
+TORRENT = """
+import time
+class Patient:
+    def reload(self): pass
+async def torrent():
+    token = trio.lowlevel.current_trio_token()
+    began = time.thread_time()
+    for _ in range(1000):
+        token.run_sync_soon(int)
+    interval = 2.5 * (time.thread_time() - began) / 1000
+    async with trio.open_nursery() as nursery:
+        table = {signal.SIGALRM: "reload"}
+        await nursery.start(partial(forward_signals, [Patient()], table))
+        signal.setitimer(signal.ITIMER_REAL, interval, interval)
+        await trio.sleep(0.3)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.raise_signal(signal.SIGTERM)
+        await trio.sleep_forever()
+"""
+
+
+def test_signals_that_come_about_as_fast_as_trio_can_be_told_end_nothing(
+    entrypoint: Entrypoint,
+) -> None:
+    """A handler is interrupted by that of the next signal: Python's stack has an end."""
+    with entrypoint("await torrent()", before=FORWARDING + TORRENT) as process:
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (143, "")
+
+
 def test_a_burst_of_forwarded_signals_ends_with_a_clean_stop(entrypoint: Entrypoint) -> None:
     with entrypoint("await forwarding()", before=FORWARDING) as process:
         assert process.stdout is not None

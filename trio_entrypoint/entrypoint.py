@@ -12,6 +12,7 @@ second one, can end the entrypoint before its processes.
 import atexit
 import gc
 import logging
+import math
 import os
 import signal as signals
 import sys
@@ -278,21 +279,20 @@ async def forward_signals(  # noqa: ASYNC114
             raise ValueError(f"table: signal {number!r} cannot be forwarded")
         if isinstance(action, int) and action not in signals.valid_signals():
             raise ValueError(f"table: there is no signal {action!r} to send for {number!r}")
-    send, receive = trio.open_memory_channel[int](len(table))
+    send, receive = trio.open_memory_channel[int](math.inf)
     token = trio.lowlevel.current_trio_token()
     pending: set[int] = set()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        token.run_sync_soon(enqueue, number)
+        # As in the kernel, a signal that is pending already is not pending twice. Besides, a
+        # handler is interrupted by that of the next signal: in a burst of them, only one that
+        # has next to nothing to do comes to its end before Python's stack does.
+        if number not in pending:
+            pending.add(number)
+            token.run_sync_soon(send.send_nowait, number)
         # That of `run`, which stops if a SIGHUP means that the terminal is gone.
         if callable(previous := before.get(number)):
             previous(number, frame)
-
-    def enqueue(number: int) -> None:
-        # As in the kernel, a signal that is pending already is not pending twice.
-        if number not in pending:
-            pending.add(number)
-            send.send_nowait(number)
 
     before = {number: signals.getsignal(number) for number in table}
     for number in table:
