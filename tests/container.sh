@@ -7,6 +7,7 @@
 #     container.sh --empty COMMAND [ARGUMENT…]
 #         its programs (/usr, and the directories that $BRING lists) and its network, and nothing else
 set -eu
+umask 022  # as in a container
 
 if [ "${1:-}" != --inside ]; then
     network=$([ "${1:-}" = --empty ] || echo --net)

@@ -180,8 +180,8 @@ async def test_two_services_hold_one_lease_and_give_it_back_when_both_are_gone(
 ) -> None:
     """The next one starts when the slower of the two has stopped, and not before."""
     prepared = Readiness(FileProbe(tmp_path / "prepared"))
-    touch = f"touch {tmp_path}/prepared"
-    trap = f"trap 'sleep 0.5; date +%s.%N > {tmp_path}/stopped; exit' TERM"
+    touch = f"touch '{tmp_path}/prepared'"
+    trap = f"stop() {{ sleep 0.5; date +%s.%N > '{tmp_path}/stopped'; exit; }}; trap stop TERM"
     commands = (
         f"{touch}; exec sleep 1000",
         f"{trap}; {touch}; sleep 1000 & wait",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -43,8 +43,9 @@ def started(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def entrypoint(tmp_path: Path, started: Path) -> Entrypoint:
-    """Runs the command with code that is executed when Trio is first imported."""
+def entrypoint(tmp_path: Path) -> Generator[Entrypoint]:
+    """Runs the command in a directory, with code that is executed when Trio is first imported."""
+    entrypoints: list[subprocess.Popen[bytes]] = []
 
     def run(
         shell: str,
@@ -71,20 +72,22 @@ def entrypoint(tmp_path: Path, started: Path) -> Entrypoint:
             """)
         )
         command = [sys.executable, "-m", "trio_entrypoint.cli", "run", *options]
-        return subprocess.Popen(
-            [
-                *before,
-                *command,
-                "--",
-                "sh",
-                "-c",
-                f"echo $$ > {started}.new; mv {started}.new {started}; {shell}",
-            ],
+        application = ["sh", "-c", f"echo $$ > started.new; mv started.new started; {shell}"]
+        process = subprocess.Popen(
+            [*before, *command, "--", *application],
+            cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(stub.parent)},
             stderr=subprocess.PIPE,
         )
+        entrypoints.append(process)
+        return process
 
-    return run
+    yield run
+    for process in entrypoints:
+        process.kill()
+        process.wait()
+        assert process.stderr
+        process.stderr.close()
 
 
 def test_the_application_runs_before_trio_is_imported(
@@ -127,7 +130,7 @@ def test_a_stop_signal_during_the_imports_stops_the_application_politely(
 ) -> None:
     ready = tmp_path / "ready"
     process = entrypoint(
-        f"trap 'exit 5' TERM; echo x > {ready}; while :; do sleep 0.01; done",
+        "trap 'exit 5' TERM; echo x > ready; while :; do sleep 0.01; done",
         at_import=f"""
         wait_for({str(ready)!r})
         os.kill(os.getpid(), signal.SIGTERM)
@@ -142,7 +145,7 @@ def test_nothing_of_the_application_is_left_when_the_entrypoint_cannot_be_import
 ) -> None:
     orphan = tmp_path / "orphan"
     process = entrypoint(
-        f"(setsid sh -c 'echo $$ > {orphan}; exec sleep 1000' &); exec sleep 1000",
+        "(setsid sh -c 'echo $$ > orphan; exec sleep 1000' &); exec sleep 1000",
         at_import=f"""
         wait_for({str(orphan)!r})
         raise ImportError("broken")
@@ -175,7 +178,7 @@ def test_descendants_from_before_the_imports_are_gone_at_the_end(
 ) -> None:
     orphan = tmp_path / "orphan"
     process = entrypoint(
-        f"(setsid sh -c 'echo $$ > {orphan}; exec sleep 1000' &); exec sleep 1000",
+        "(setsid sh -c 'echo $$ > orphan; exec sleep 1000' &); exec sleep 1000",
         at_import=f"wait_for({str(orphan)!r})",
     )
     wait_until(lambda: orphan.exists() and bool(orphan.read_text()))

@@ -143,7 +143,7 @@ on_failure = "continue"
 command = ["sh", "-c", "exit 7"]
 restart = {{ policy = "never" }}
 [service.other]
-command = ["sh", "-c", "sleep 1; echo done > {tmp_path}/other"]
+command = ["sh", "-c", "sleep 1; echo done > '{tmp_path}/other'"]
 restart = {{ policy = "never" }}
 """)
     assert run("run", "-f", str(file)).returncode == 7
@@ -210,11 +210,11 @@ def test_services_start_after_those_that_they_come_after(tmp_path: Path) -> None
     file = tmp_path / "entrypoint.toml"
     file.write_text(f"""\
 [service.web]
-command = ["sh", "-c", "test -e {tmp_path}/ready && echo web-after-db"]
+command = ["sh", "-c", "test -e '{tmp_path}/ready' && echo web-after-db"]
 after = ["db"]
 restart = {{ policy = "never" }}
 [service.db]
-command = ["sh", "-c", "sleep 0.3; touch {tmp_path}/ready; sleep 0.5"]
+command = ["sh", "-c", "sleep 0.3; touch '{tmp_path}/ready'; sleep 0.5"]
 readiness = {{ file = "{tmp_path}/ready" }}
 restart = {{ policy = "never" }}
 """)
@@ -321,7 +321,7 @@ def test_activations_and_new_configurations_lose_nothing(
     put_tar(source, number="0")
     process = start(
         "--active-file", str(active), "--config-tar", f"{source}:{tmp_path}/target",
-        "--", "sh", "-c", f"read n < {tmp_path}/target/number; echo up $n; exec sleep 1000",
+        "--", "sh", "-c", f"read n < '{tmp_path}/target/number'; echo up $n; exec sleep 1000",
     )  # fmt: skip
     assert process.stdout
     for number in range(40):
@@ -339,7 +339,7 @@ def test_a_file_is_a_configuration_too(
 ) -> None:
     source, target = tmp_path / "app.conf", tmp_path / "etc/app.conf"
     process = start(
-        "--config-file", f"{source}:{target}", "--", "sh", "-c", f"cat {target}; exec sleep 1000"
+        "--config-file", f"{source}:{target}", "--", "sh", "-c", f"cat '{target}'; exec sleep 1000"
     )
     assert process.stdout
     for text in ("one\n", "two\n"):

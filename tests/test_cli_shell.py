@@ -114,7 +114,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(("line", "expected"), CASES)
 def test_fish_completes(tmp_path: Path, line: str, expected: set[str]) -> None:
     (tmp_path / "completion.fish").write_text(completion("fish"))
-    script = f"source {tmp_path}/completion.fish; complete -C '{line}'"
+    script = f"source '{tmp_path}/completion.fish'; complete -C '{line}'"
     completed = {row.split("\t")[0] for row in shell("fish", "-c", script).splitlines()}
     assert completed >= expected - {"--help"}
     assert not any(row.endswith(".toml") for row in completed)
@@ -125,7 +125,7 @@ def test_zsh_completes(tmp_path: Path) -> None:
     script = f"""
 zmodload zsh/zpty
 zpty z zsh -f -i
-zpty -w z 'PS1=; fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -D; echo re""ady'
+zpty -w z 'PS1=; fpath=("{tmp_path}" $fpath); autoload -Uz compinit; compinit -u -D; echo re""ady'
 zpty -r -m z out '*ready*'
 zpty -w -n z $'trio-entrypoint run --resta\\t nev\\t'
 zpty -r -m z out '*--restart* never*' && echo completed
@@ -222,7 +222,7 @@ def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path) -> None:
     file = tmp_path / "entrypoint.toml"
     file.write_text(f"""\
 [service.loud]
-command = ["sh", "-c", "seq -f 'line %g of many' 20000; touch {tmp_path}/done; sleep 1000"]
+command = ["sh", "-c", "seq -f 'line %g of many' 20000; touch '{tmp_path}/done'; sleep 1000"]
 stdout = "lines"
 """)
     process = subprocess.Popen([*COMMAND, "run", "-f", str(file)], stderr=subprocess.PIPE)

@@ -37,6 +37,7 @@ async def test_an_existing_directory_is_adopted_without_a_moment_in_which_it_is_
 ) -> None:
     source, target = tmp_path / "c.tar", tmp_path / "app"
     fill(target)
+    target.chmod(0o755)
     source.write_bytes(archive({"a": "new"}))
     missing: list[str] = []
     stop = threading.Event()

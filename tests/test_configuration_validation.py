@@ -135,7 +135,7 @@ async def test_nothing_that_a_validator_started_outlives_it(tmp_path: Path) -> N
     """A daemon that it left would hold the generation's files, and the pipe that is read."""
     source, pid = tmp_path / "c.tar", tmp_path / "pid"
     source.write_bytes(archive({"a": "1"}))
-    validate = ["sh", "-c", f"setsid sh -c 'echo $$ > {pid}; exec sleep 1000' & sleep 0.2"]
+    validate = ["sh", "-c", f"setsid sh -c 'echo $$ > \"{pid}\"; exec sleep 1000' & sleep 0.2"]
     with trio.fail_after(20):
         async with open_tar_configuration(
             source, tmp_path / "app", validate=validate

@@ -111,8 +111,8 @@ async def test_extra_descriptors_get_the_numbers_asked_for_even_if_crossed() -> 
 
 async def test_a_descriptor_beyond_the_present_limit_is_in_nobodys_way() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    descriptor = fcntl.fcntl(0, fcntl.F_DUPFD, 500)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
+    descriptor = fcntl.fcntl(0, fcntl.F_DUPFD, 200)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor, before[1]))
     try:
         async with programs.started(["sh", "-c", "ls /proc/self/fd; echo ready"]) as watched:
             assert str(descriptor).encode() not in watched.output.split()

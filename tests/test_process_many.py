@@ -2,9 +2,12 @@
 
 import gc
 import os
+import resource
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
@@ -41,6 +44,15 @@ async def test_two_thousand_processes_leave_nothing_behind() -> None:
     assert {**after, "memory": 0} == {**before, "memory": 0}
 
 
+@pytest.fixture
+def many_descriptors() -> Generator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
 async def test_an_entrypoint_of_five_hundred_idle_processes_never_wakes_up() -> None:
     def switches() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()

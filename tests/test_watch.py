@@ -550,7 +550,7 @@ async def test_a_change_anywhere_in_a_tree_is_reported(tmp_path: Path) -> None:
             lambda: top.mkdir(),
             lambda: (top / "a" / "b").mkdir(parents=True),
             lambda: move_into_place(top / "a" / "b" / "file", "one"),
-            lambda: (top / "a" / "b" / "file").chmod(0o600),
+            lambda: (top / "a" / "b" / "file").chmod(0o700),
             lambda: (top / "a" / "b" / "file").write_text("two"),
             lambda: (top / "a").rename(top / "c"),
             lambda: (top / "c" / "b" / "file").unlink(),
