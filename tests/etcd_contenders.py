@@ -100,11 +100,12 @@ class Contenders:
                         return interval
                 await trio.sleep(0.02)
 
-    async def hold_elections(self, number: int, *, within: float) -> None:
-        """Wait until there were so many activations."""
+    async def hold_elections(self, number: int, *, among: Sequence[str], within: float) -> None:
+        """Wait until there were so many activations, and each was elected."""
         with trio.fail_after(within):
             while True:
-                if len(self.intervals()) >= number:
+                intervals = self.intervals()
+                if len(intervals) >= number and {each.who for each in intervals} == {*among}:
                     return
                 await trio.sleep(0.5)
 

@@ -220,11 +220,11 @@ that time the daemon has no environment any more, and a child that sleeps in ano
 
 FORK_STORM = python(
     "import os, time\n"
-    "end = time.monotonic() + 60\n"
+    "end = time.monotonic() + 20\n"
     "def storm(depth):\n"
     "    while time.monotonic() < end:\n"
     "        for _ in range(3):\n"
-    "            if os.fork() == 0 and depth: storm(depth - 1)\n"
+    "            if os.fork() == 0 and depth: storm(depth - 1); os._exit(0)\n"
     "            if depth == 0: time.sleep(0.01); os._exit(0)\n"
     "        if depth == 3: print('ready')\n"
     "        for _ in range(3): os.wait()\n"
@@ -233,13 +233,13 @@ FORK_STORM = python(
 """Has dozens of processes that fork all the time."""
 
 COMET = python(
-    "import os, time\nend = time.monotonic() + 60\nprint('ready')\n"
+    "import os, time\nend = time.monotonic() + 20\nprint('ready')\n"
     "while time.monotonic() < end:\n    if os.fork(): os._exit(0)\n"
 )
 """Forks and exits, all the time: no pid lives for long."""
 
 COMET_OF_SESSIONS = python(
-    "import os, time\nend = time.monotonic() + 60\nprint('ready')\n"
+    "import os, time\nend = time.monotonic() + 20\nprint('ready')\n"
     "while time.monotonic() < end:\n    if os.fork(): os._exit(0)\n    os.setsid()\n"
 )
 """Like `COMET`, and each is in a session of its own."""
@@ -247,7 +247,7 @@ COMET_OF_SESSIONS = python(
 STUBBORN_STORM = python(
     "import os, signal, time\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "end = time.monotonic() + 60\n"
+    "end = time.monotonic() + 20\n"
     "for branch in range(8):\n"
     "    if not os.fork(): break\n"
     "for hop in range(10**9):\n"

@@ -17,7 +17,7 @@ from tcp_proxy import open_proxy
 TTL = 2
 STOP_WITHIN = 0.5
 # What comes on top of the lease's time, on a loaded machine: a watch's event and two reads.
-SLACK = 1.5
+SLACK = 3.0
 # A new leader gives each lease its time anew, once it is elected.
 NEW_LEADER = TTL + 1.0
 

@@ -144,7 +144,7 @@ on_failure = "continue"
 [control]
 socket = "{socket}"
 [service.db]
-command = ["sh", "-c", "while ! test -e {end}; do sleep 0.02; done; exit 4"]
+command = ["sh", "-c", "while ! test -e '{end}'; do sleep 0.02; done; exit 4"]
 readiness = {{ file = "/no/such/file" }}
 restart = {{ policy = "never" }}
 [service.web]
@@ -185,7 +185,7 @@ def test_a_rollback_brings_the_configuration_before_back(world: World) -> None:
 def test_following_shows_what_happens_and_ends_with_the_entrypoint(world: World) -> None:
     environment = {**os.environ, "TRIO_ENTRYPOINT_SOCKET": str(world.socket)}
     follower = subprocess.Popen(
-        [*COMMAND, "events", "-f", "-n", "0", "--json", "web"],
+        [*COMMAND, "events", "-f", "-n", "1", "--json", "web"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     watcher = subprocess.Popen(
@@ -195,8 +195,7 @@ def test_following_shows_what_happens_and_ends_with_the_entrypoint(world: World)
     assert follower.stdout
     assert watcher.stdout
     assert json.loads(watcher.stdout.readline())["services"][0]["activation"] == "inactive"
-    world.until(lambda: "db" in world.ask("status", "--names"))
-    time.sleep(0.5)  # until the follower has asked; a later event is seen as well
+    assert json.loads(follower.stdout.readline())["event"] == "the supervisor began"
     world.active.touch()
     assert json.loads(follower.stdout.readline())["event"] == "activated"
     assert json.loads(watcher.stdout.readline())["services"][0]["activation"] == "active"

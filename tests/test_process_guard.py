@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import programs
@@ -90,9 +90,9 @@ def guard_of(process: "subprocess.Popen[bytes]") -> int:
     """Wait until the guard is there."""
     while True:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            command_line = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"guard_program.py" in command_line:
-                return int(child)
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                if b"guard_program.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
         assert process.poll() is None
 
 
