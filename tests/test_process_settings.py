@@ -217,3 +217,17 @@ async def test_a_fifo_as_standard_input_is_waited_for_by_the_process(tmp_path: P
             assert await watched.process.wait() == ExitStatus(code=0)
     finally:
         os.close(writer)
+
+
+async def test_a_fifo_as_an_environment_file_is_refused_and_blocks_nobody(tmp_path: Path) -> None:
+    fifo = tmp_path / "app.env"
+    os.mkfifo(fifo)
+    late = threading.Timer(5, lambda: os.close(os.open(fifo, os.O_RDWR)))
+    late.start()
+    try:
+        with pytest.raises(OSError, match=f"not a FIFO: '{fifo}'"):
+            async with open_process(["true"], env=Environment(files=[str(fifo)])):
+                raise AssertionError
+        assert late.is_alive(), "the whole program was blocked"
+    finally:
+        late.cancel()

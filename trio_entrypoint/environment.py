@@ -1,6 +1,8 @@
 """The environment of a process, put together: inherited, from files, set, removed."""
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -44,7 +46,8 @@ class Environment:
     files: list[str] = attrs.field(factory=list[str], validator=are_paths)
     """Paths of files: each line is `NAME=value`, taken as it is; `#` begins a comment line.
 
-    As `docker run --env-file` reads them, except that every line needs its `=`.
+    As `docker run --env-file` reads them, except that every line needs its `=`. A FIFO is
+    refused.
     """
 
     set: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_are_variables)
@@ -76,7 +79,7 @@ class Environment:
 def read_environment_file(path: str) -> dict[str, str]:
     """Read a file of `NAME=value` lines, as `Environment.files` describes it."""
     found: dict[str, str] = {}
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_open_at_once) as file:
         for number, line in enumerate(file.read().split(b"\n"), 1):
             text = os.fsdecode(line.rstrip(b"\r"))
             if not text.strip() or text.lstrip().startswith("#"):
@@ -87,3 +90,12 @@ def read_environment_file(path: str) -> dict[str, str]:
                 raise ValueError(f"{path}, line {number}: expected NAME=value, got {text!r}")
             found[name] = value
     return found
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a FIFO is refused, whose writer would be waited for at every start."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "expected a file, not a FIFO", path)
+    return descriptor
