@@ -4,15 +4,16 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 import programs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from trio_entrypoint import open_process
+from trio_entrypoint import LogLines, open_process
 from trio_entrypoint._linux.environ import read_variable
 from trio_entrypoint._linux.procfs import children, read_stat
 from trio_entrypoint._process import lifecycle, start
@@ -81,6 +82,19 @@ async def test_a_process_that_nobody_can_look_at_from_its_start_is_ended(
             async with open_process(["sleep", "1000"], **settings):
                 raise AssertionError
     assert children(os.getpid()) == before
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"user": "nobody", "stdout": LogLines()}], ids=["plain", "launcher"]
+)
+async def test_whatever_lacks_a_descriptor_leaves_none_open(settings: dict[str, Any]) -> None:
+    before = os.listdir("/proc/self/fd")
+    for free in range(16):
+        with programs.exhausted(free), suppress(OSError):
+            async with open_process(["true"], **settings) as process:
+                await process.wait()
+                await wait_all_tasks_blocked()  # the guard is started behind it
+        assert os.listdir("/proc/self/fd") == before
 
 
 async def test_orphans_that_end_while_nobody_can_look_are_reaped_later() -> None:

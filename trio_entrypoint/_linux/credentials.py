@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import attrs
 
-_NOBODY = 2**32 - 1
+_AS_IT_IS = 2**32 - 1
 
 
 @attrs.frozen
@@ -36,11 +36,14 @@ def find_credentials(
 
     Raises:
         ValueError: There is no such user or group, or can be none; the message names the field.
+        OSError: There is no descriptor left to look with.
     """
     if user is None and group is None and extra_groups is None:
         return None
     import pwd  # most processes need none of this
 
+    # Without a descriptor to look with, there would be said to be no such user.
+    os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     entry: pwd.struct_passwd | None = None
     uid = os.geteuid()
     environment: dict[str, str] = {}
@@ -77,8 +80,8 @@ def find_credentials(
 
 def _checked(field: str, number: int) -> int:
     # The largest number, and -1, mean 'as it is' to setresuid(2): the process would stay root.
-    if not 0 <= number < _NOBODY:
-        raise ValueError(f"{field}: expected a number from 0 to {_NOBODY - 1}, not {number}")
+    if not 0 <= number < _AS_IT_IS:
+        raise ValueError(f"{field}: expected a number from 0 to {_AS_IT_IS - 1}, not {number}")
     return number
 
 

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import final
 
 from trio_entrypoint._linux.descendants import MARKER_VARIABLE, Run
@@ -45,16 +46,16 @@ class Guard:
         Raises:
             OSError: There is neither a shell nor Python to run it, or no descriptor left.
         """
-        self._runs = os.memfd_create("trio-entrypoint-runs")
-        reading, self._pipe = os.pipe()
-        try:
-            self.pid = self._start(identity, hierarchy or "", reading)
-        except OSError:
-            os.close(self._runs)
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(reading)
+        with ExitStack() as unless_started:
+            self._runs = os.memfd_create("trio-entrypoint-runs")
+            unless_started.callback(os.close, self._runs)
+            reading, self._pipe = os.pipe()
+            unless_started.callback(os.close, self._pipe)
+            try:
+                self.pid = self._start(identity, hierarchy or "", reading)
+            finally:
+                os.close(reading)
+            unless_started.pop_all()
 
     def know(self, runs: Iterable[Run]) -> None:
         """Note which runs there are now."""
