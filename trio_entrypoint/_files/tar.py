@@ -26,7 +26,7 @@ _MAX_TIME_DIGITS: Final = 11
 _NO_IDENTIFIER: Final = 2**32 - 1
 _REGULAR: Final = "0\0" + "7"
 _SPARSE_0_0: Final = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
-_SPARSE: Final = (b"GNU.sparse." + key for key in b"major name realsize size map".split())
+_SPARSE: Final = [b"GNU.sparse." + key for key in b"major name realsize size map".split()]
 _KEYS: Final = {b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", *_SPARSE_0_0, *_SPARSE}
 
 
