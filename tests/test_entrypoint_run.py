@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import programs
 import pytest
@@ -125,6 +126,15 @@ def test_a_signal_at_the_very_end_does_not_change_the_exit_status(
     with entrypoint(body, before=f"import os, signal, sys\n{AT_THE_VERY_END}") as process:
         process.communicate(timeout=20)
     assert process.returncode == 7
+
+
+def test_python_ends_as_ever_and_writes_what_is_buffered(
+    entrypoint: Entrypoint, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    with entrypoint("log.write('done')", before=f"log = open({str(file)!r}, 'w')") as process:
+        process.communicate(timeout=20)
+    assert file.read_text() == "done"
 
 
 FORWARDING = """

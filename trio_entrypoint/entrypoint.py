@@ -9,8 +9,6 @@ The handlers are there before Trio runs and stay until the program ends, so no s
 second one, can end the entrypoint before its processes.
 """
 
-import atexit
-import gc
 import logging
 import math
 import os
@@ -101,8 +99,6 @@ def run(
         result = of_error(error)
     finally:
         shutdown.ignore()
-        # For 20 ms Python would look through all that was ever imported for garbage.
-        atexit.register(gc.freeze)
     if termination_message is not None and result.status != 0:
         try:
             write_message(os.fspath(termination_message), result, shutdown.last_lines)
