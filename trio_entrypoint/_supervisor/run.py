@@ -123,19 +123,12 @@ class ProcessRun:
                     await self._call_on_the_way_down(hooks.after_stop)
         status = self.process.status if self.process is not None else None
         ready_for = max(0.0, self.ended_at - self._attendant.ready_at)
-        if self._failure is not None:
-            cause, error = self._failure
-            return Outcome(
-                cause=cause,
-                status=status,
-                error=error,
-                ready_for=ready_for,
-                ended_at=self.ended_at,
-            )
-        if self.stopped_by is not None and (self._asked or status is None):
+        by_itself = status is not None and not self._asked
+        if self._failure is None and self.stopped_by is not None and not by_itself:
             return None
+        cause, error = self._failure or (Cause.ENDED, None)
         return Outcome(
-            cause=Cause.ENDED, status=status, ready_for=ready_for, ended_at=self.ended_at
+            cause=cause, status=status, error=error, ready_for=ready_for, ended_at=self.ended_at
         )
 
     async def _live(self) -> None:
