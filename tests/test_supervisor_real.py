@@ -275,8 +275,8 @@ async def test_an_environment_file_that_somebody_spoils_costs_starts_and_nothing
 
 
 def leaves_a_child(*, grace_period: float) -> OpenProcess:
-    """Fails soon after it was started, and leaves a child behind that ignores SIGTERM."""
-    script = "trap '' TERM; sleep 1000 & sleep 0.2; exit 1"
+    """Fails as soon as it was started, and leaves a child behind that ignores SIGTERM."""
+    script = "trap '' TERM; sleep 1000 & exit 1"
     return partial(open_process, ["sh", "-c", script], grace_period=grace_period)
 
 
@@ -286,8 +286,8 @@ async def test_what_a_failed_process_left_is_gone_by_the_deadline_of_a_lost_leas
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
         with trio.fail_after(10):
-            await supervisor.wait_for(lambda state: not state.alive)
-            assert supervisor.state.process is ProcessState.STOPPING
+            await supervisor.wait_for(lambda state: state.process is ProcessState.STOPPING)
+            assert not supervisor.state.alive
             activation.deactivate(trio.current_time() + 0.5)
             await supervisor.wait_for(lambda state: state.process is ProcessState.INACTIVE)
         nursery.cancel_scope.cancel()
@@ -298,7 +298,7 @@ async def test_a_configuration_is_not_trusted_for_a_process_that_failed_and_left
     configuration = FakeConfiguration("one", applied=True)
     configuration.change("two")
     supervisor = Supervisor(
-        leaves_a_child(grace_period=1.5), configuration=configuration, confirm_within=0.7
+        leaves_a_child(grace_period=1.5), configuration=configuration, confirm_within=1.0
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run)
