@@ -133,7 +133,7 @@ def naive_difference(old: Found, new: Found) -> dict[str, Modification]:
 def untar(data: bytes, into: Path) -> Found:
     """What GNU tar makes of an archive."""
     into.mkdir()
-    subprocess.run(["tar", "-C", into, "-xpf", "-"], input=data, check=True)
+    subprocess.run(["tar", "-C", into, "-xpf", "-"], input=data, umask=0o022, check=True)
     return read(str(into))
 
 
