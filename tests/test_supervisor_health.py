@@ -268,3 +268,38 @@ async def test_a_start_can_be_cancelled_while_a_hook_runs(
     await supervisor.wait_for(lambda state: state.process is ProcessState.STOPPED)
     assert fake_process.runs == []
     assert configuration.pinned == []
+
+
+async def fail_on_the_way_out() -> None:
+    """Be a user's function whose nursery raises two things at once when it is cancelled."""
+
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        await trio.sleep_forever()
+
+
+async def test_a_hook_that_fails_while_it_is_cancelled_costs_nobody_the_service(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    supervisor = Supervisor(fake_process, hooks=Hooks(after_ready=[fail_on_the_way_out]))
+    nursery.start_soon(supervisor.run)
+    await supervisor.wait_for(lambda state: state.ready)
+    supervisor.stop()
+    await supervisor.wait_for(lambda state: state.process is ProcessState.STOPPED)
+
+
+async def test_a_probe_that_fails_while_it_is_cancelled_costs_nobody_the_service(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    readiness = Readiness(FunctionProbe(fail_on_the_way_out))
+    nursery.start_soon(Supervisor(fake_process, readiness=readiness).run)
+    first = await fake_process.wait_for_run(1)
+    await trio.sleep(0.5)
+    first.exit(1)
+    await fake_process.wait_for_run(2)

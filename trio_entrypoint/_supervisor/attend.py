@@ -59,10 +59,24 @@ async def call(
         return
     try:
         with trio.fail_after(seconds):
-            await what()
+            await _call_function(what)
     except trio.TooSlowError:
         name = getattr(what, "__qualname__", repr(what))
         raise TimeoutError(f"{name}() took longer than {seconds:g} s") from None
+
+
+async def _call_function(function: Function) -> None:
+    """Call the user's code; where it is cancelled, what fails in it on its way out is no matter.
+
+    A nursery in it would raise both in one group, which is neither a failure nor a cancellation.
+    """
+    try:
+        await function()
+    except BaseExceptionGroup as group:
+        _, cancelled = group.split(Exception)
+        if cancelled is None:
+            raise
+        raise cancelled from None
 
 
 async def reload(action: Reload, process: ProcessHandler, seconds: float) -> None:
@@ -300,7 +314,7 @@ async def _ask(probe: AskedProbe, seconds: float) -> Exception | None:
     """Ask once, and say why the answer is 'no'; None is a 'yes'."""
     try:
         with trio.fail_after(seconds):
-            await probe.check()
+            await _call_function(probe.check)
     except trio.TooSlowError:
         return ProbeError(f"{probe} took longer than {seconds:g} s")
     except Exception as error:  # noqa: BLE001 - the user's code; whatever it raises is a 'no'
