@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -212,21 +212,39 @@ configuration = {{ file = "{self.source}", target = "{directory}/etc/app.conf" }
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
 
+    def become_ready(self) -> None:
+        self.source.write_text("one")
+        self.active.touch()
+        self.until(lambda: self.get("/readyz")[0] == 200)
+
+
+@contextmanager
+def running(directory: Path) -> Generator[World]:
+    world = World(directory)
+    try:
+        yield world
+    finally:
+        world.process.terminate()
+        assert world.process.wait(60) == 143
+
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World, None, None]:
-    world = World(tmp_path_factory.mktemp("http"))
-    yield world
-    world.process.terminate()
-    assert world.process.wait(60) == 143
+def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
+    """All is ready, the second configuration is applied, and no test changes anything."""
+    with running(tmp_path_factory.mktemp("http")) as world:
+        world.become_ready()
+        world.source.with_suffix(".new").write_text("two")
+        world.source.with_suffix(".new").rename(world.source)
+        world.until(lambda: 'generation{service="<img src=x>"} 2.0' in world.get("/metrics")[1])
+        world.until(lambda: world.get("/readyz")[0] == 200)
+        yield world
 
 
-def test_ready_is_what_is_active_and_ready(world: World) -> None:
-    assert world.get("/readyz") == (503, "<img src=x>: inactive\n")
-    assert world.get("/livez")[0] == 200
-    world.source.write_text("one")
-    world.active.touch()
-    world.until(lambda: world.get("/readyz")[0] == 200)
+def test_ready_is_what_is_active_and_ready(tmp_path: Path) -> None:
+    with running(tmp_path) as world:
+        assert world.get("/readyz") == (503, "<img src=x>: inactive\n")
+        assert world.get("/livez")[0] == 200
+        world.become_ready()
 
 
 def test_the_status_is_that_of_the_control_socket(world: World) -> None:
@@ -236,9 +254,6 @@ def test_the_status_is_that_of_the_control_socket(world: World) -> None:
 
 
 def test_the_metrics_are_what_prometheus_reads(world: World) -> None:
-    world.source.with_suffix(".new").write_text("two")
-    world.source.with_suffix(".new").rename(world.source)
-    world.until(lambda: 'generation{service="<img src=x>"} 2.0' in world.get("/metrics")[1])
     families = {
         family.name: family for family in text_string_to_metric_families(world.get("/metrics")[1])
     }
@@ -260,12 +275,16 @@ def test_the_metrics_are_what_prometheus_reads(world: World) -> None:
     assert value("trio_entrypoint_update_seconds_count", service=web) == 2
     assert value("trio_entrypoint_reaction_seconds_count", service=web) >= 1
     recently = value("trio_entrypoint_configuration_last_success_timestamp_seconds", service=web)
-    assert 0 <= time.time() - recently < 60
+    assert 0 <= time.time() - recently < 600
     assert "trio_entrypoint_build_info" in families
 
 
-def test_events_come_as_they_happen(world: World) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{world.port}/events", timeout=20) as events:
+def test_events_come_as_they_happen(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        world = stack.enter_context(running(tmp_path))
+        world.become_ready()
+        address = f"http://127.0.0.1:{world.port}/events"
+        events = stack.enter_context(urllib.request.urlopen(address, timeout=20))
         assert events.readline() == b"event: snapshot\n"
         snapshot = json.loads(events.readline().removeprefix(b"data: "))
         assert {service["name"] for service in snapshot["services"]} == {"db", "<img src=x>"}
@@ -308,14 +327,17 @@ def test_a_browser_shows_services_lanes_events_and_configurations(
         assert lane in tips
 
 
-def test_a_browser_shows_what_happens_without_being_asked(world: World, browser: Browser) -> None:
-    browser.open(f"http://127.0.0.1:{world.port}/")
-    browser.wait_for(LIVE)
-    world.active.unlink()
-    browser.wait_for("document.body.innerText.includes('inactive')")
-    browser.wait_for("document.querySelector('#overall').textContent == '1 of 2 ready'")
-    world.active.touch()
-    browser.wait_for("document.querySelector('#overall').textContent == '2 of 2 ready'")
+def test_a_browser_shows_what_happens_without_being_asked(
+    tmp_path: Path, browser: Browser
+) -> None:
+    with running(tmp_path) as world:
+        world.become_ready()
+        browser.open(f"http://127.0.0.1:{world.port}/")
+        browser.wait_for(LIVE)
+        world.active.unlink()
+        browser.wait_for("document.querySelector('#overall').textContent == '1 of 2 ready'")
+        world.active.touch()
+        browser.wait_for("document.querySelector('#overall').textContent == '2 of 2 ready'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
