@@ -3,13 +3,21 @@
 import os
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 from configurations import archive, contents, move_into_place
 
-from trio_entrypoint import ConfigurationRefusedError, ValidateCommand, open_tar_configuration
+from trio_entrypoint import (
+    ConfigurationRefusedError,
+    UpdateResult,
+    ValidateCommand,
+    open_custom_configuration,
+    open_tar_configuration,
+)
 
 NGINX = """
 worker_processes 1; pid {path}/pid; error_log stderr;
@@ -142,3 +150,37 @@ async def test_nothing_that_a_validator_started_outlives_it(tmp_path: Path) -> N
         ) as configuration:
             assert (await configuration.update()).error is None
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("what", ["validate", "apply"])
+async def test_a_function_that_fails_while_it_is_cancelled_is_cancelled(
+    tmp_path: Path, what: str
+) -> None:
+    source, target, begun = tmp_path / "c.tar", tmp_path / "app", trio.Event()
+    source.write_bytes(archive({"a": "1"}))
+
+    async def fail_on_the_way_out() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async def function(path: Path) -> UpdateResult:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_on_the_way_out)
+            begun.set()
+            await trio.sleep_forever()
+        raise AssertionError("it never ends")
+
+    async with AsyncExitStack() as stack:
+        update: Callable[[], Awaitable[object]]
+        if what == "validate":
+            tar = open_tar_configuration(source, target, validate=function)
+            update = (await stack.enter_async_context(tar)).update
+        else:
+            custom = open_custom_configuration(source, function)
+            update = (await stack.enter_async_context(custom)).update
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(update)
+            await begun.wait()
+            nursery.cancel_scope.cancel()

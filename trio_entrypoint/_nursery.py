@@ -7,8 +7,11 @@ of a handler write `except ValueError` around it, and mean the `ValueError` of t
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 import trio
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -54,6 +57,20 @@ async def open_lasting_background(*tasks: Callable[[], Awaitable[object]]) -> As
         finally:
             for scope in scopes:
                 scope.cancel()
+
+
+async def cancelled_or_failed(users: Awaitable[T]) -> T:
+    """Await the user's code: where it is cancelled, what fails on its way out is no matter.
+
+    A nursery in it would raise both in one group, which is neither a failure nor a cancellation.
+    """
+    try:
+        return await users
+    except BaseExceptionGroup as group:
+        _, cancelled = group.split(Exception)
+        if cancelled is None:
+            raise
+        raise cancelled from None
 
 
 def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:

@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Protocol, final
 import attrs
 import trio
 
+from trio_entrypoint._nursery import cancelled_or_failed
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import OpenProcess, ProcessHandler
 from trio_entrypoint.policies import Function, Health, Hooks, Readiness, Reload, Restart
@@ -59,24 +60,10 @@ async def call(
         return
     try:
         with trio.fail_after(seconds):
-            await _call_function(what)
+            await cancelled_or_failed(what())
     except trio.TooSlowError:
         name = getattr(what, "__qualname__", repr(what))
         raise TimeoutError(f"{name}() took longer than {seconds:g} s") from None
-
-
-async def _call_function(function: Function) -> None:
-    """Call the user's code; where it is cancelled, what fails in it on its way out is no matter.
-
-    A nursery in it would raise both in one group, which is neither a failure nor a cancellation.
-    """
-    try:
-        await function()
-    except BaseExceptionGroup as group:
-        _, cancelled = group.split(Exception)
-        if cancelled is None:
-            raise
-        raise cancelled from None
 
 
 async def reload(action: Reload, process: ProcessHandler, seconds: float) -> None:
@@ -314,7 +301,7 @@ async def _ask(probe: AskedProbe, seconds: float) -> Exception | None:
     """Ask once, and say why the answer is 'no'; None is a 'yes'."""
     try:
         with trio.fail_after(seconds):
-            await _call_function(probe.check)
+            await cancelled_or_failed(probe.check())
     except trio.TooSlowError:
         return ProbeError(f"{probe} took longer than {seconds:g} s")
     except Exception as error:  # noqa: BLE001 - the user's code; whatever it raises is a 'no'

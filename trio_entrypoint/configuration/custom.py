@@ -15,7 +15,7 @@ from trio_entrypoint._arguments import check_path
 from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._linux.watch import open_path_watch
-from trio_entrypoint._nursery import open_background
+from trio_entrypoint._nursery import cancelled_or_failed, open_background
 from trio_entrypoint.configuration.reading import HashingReader, open_settled
 from trio_entrypoint.configuration.watching import state_of, tell_changes
 from trio_entrypoint.handlers import ConfigurationEvent, Modification, ResultT
@@ -87,7 +87,7 @@ class CustomConfiguration(Generic[ResultT]):
 
     async def apply(self, snapshot: Path) -> ResultT:
         """Call the function; see `update`."""
-        result = await self._call(snapshot)
+        result = await cancelled_or_failed(self._call(snapshot))
         self._applied = self._applied or result.error is None
         self._results.send(result)
         return result

@@ -12,6 +12,7 @@ import trio
 
 from trio_entrypoint._files.errors import SourceChangedError, SourceError
 from trio_entrypoint._files.generations import Sealed, Store
+from trio_entrypoint._nursery import cancelled_or_failed
 from trio_entrypoint.configuration.change import Change
 from trio_entrypoint.configuration.options import Options
 from trio_entrypoint.configuration.source import Source
@@ -56,7 +57,8 @@ class Preparation:
         if isinstance(change, Sealed) or self._options.validate is None:
             return change, None
         try:
-            if await self._options.validate(Path(change.new.path)) is False:
+            verdict = self._options.validate(Path(change.new.path))
+            if await cancelled_or_failed(verdict) is False:
                 return change, ConfigurationRefusedError("the validator returned False")
         except Exception as refusal:  # noqa: BLE001 - a validator refuses by raising anything
             return change, refusal
