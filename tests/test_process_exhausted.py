@@ -109,3 +109,16 @@ def test_what_cannot_be_looked_at_is_not_said_to_be_gone() -> None:
     for look in (read_stat, children, partial(read_variable, name="PATH")):
         with programs.exhausted(0), pytest.raises(OSError, match="Too many open files"):
             look(os.getpid())
+
+
+def test_what_there_is_no_memory_to_read_is_not_said_to_be_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*_: int) -> bytes:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    for look in (read_stat, children):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "read", read)
+            with pytest.raises(OSError, match="allocate memory"):
+                look(os.getpid())

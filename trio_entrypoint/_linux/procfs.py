@@ -1,7 +1,8 @@
 """What /proc tells about processes: their state, and their children.
 
 Read with plain system calls: a look at one process costs a few microseconds. A process that
-is gone is `None`, never an error. That there is no descriptor left to look with is an error.
+is gone is `None`, never an error. That there is no descriptor, or no memory, left to look with is
+an error.
 """
 
 import errno
@@ -110,17 +111,15 @@ def children(pid: int) -> list[int]:
 def _read(path: str) -> bytes | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
+        try:
+            contents = b""
+            while block := os.read(descriptor, _READ_SIZE):
+                contents += block
+                if len(block) < _READ_SIZE and path.endswith("/stat"):
+                    break
+        finally:
+            os.close(descriptor)
+    except OSError as error:  # among others ESRCH: it ended between two calls
         raise_if_exhausted(error)
         return None
-    try:
-        contents = b""
-        while block := os.read(descriptor, _READ_SIZE):
-            contents += block
-            if len(block) < _READ_SIZE and path.endswith("/stat"):
-                break
-    except OSError:  # ESRCH: it ended between the two calls
-        return None
-    finally:
-        os.close(descriptor)
     return contents
