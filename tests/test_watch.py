@@ -1,5 +1,6 @@
 """A watch cannot miss a change, whatever way the file got there; and idle is idle."""
 
+import errno
 import logging
 import os
 import resource
@@ -651,3 +652,16 @@ async def test_a_symlink_that_becomes_a_file_while_it_is_looked_at_is_no_error(
         assert watch.error is None
         assert watch.identity is not None
         assert watch.identity.size == len("now a file")
+
+
+async def test_a_symlink_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def readlink(name: bytes) -> bytes:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
+
+    path = tmp_path / "path"
+    path.symlink_to("elsewhere")
+    monkeypatch.setattr(os, "readlink", readlink)
+    async with open_path_watch(path) as watch:
+        assert isinstance(watch.error, OSError)

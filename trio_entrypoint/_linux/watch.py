@@ -39,6 +39,8 @@ _NAMES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ATTR
 _WRITTEN = Mask.CLOSE_WRITE | Mask.MOVED_TO
 _MOUNTED_FILE = Mask.CLOSE_WRITE | Mask.ATTRIB
 
+_TRIES = 20
+
 
 class Identity(NamedTuple):
     """What tells one state of a file from another."""
@@ -167,15 +169,18 @@ def follow(
         try:
             if last and entry.path in mounts:
                 watch_mounted(dispatcher, interest, entry.path, wanted)
+            tries = 0
             while True:
+                tries += 1
                 status = os.lstat(entry.path)
                 if not stat.S_ISLNK(status.st_mode):
                     return status
                 try:
                     return os.readlink(entry.path)
                 except OSError as error:
-                    # EINVAL: it was replaced in this very moment, and is no symlink any more.
-                    if error.errno != errno.EINVAL:
+                    # EINVAL: it was replaced in this very moment, and is no symlink any more. Or
+                    # the file system cannot tell where it leads: some over a network do so.
+                    if error.errno != errno.EINVAL or tries == _TRIES:
                         raise
         except FileNotFoundError:
             return None
