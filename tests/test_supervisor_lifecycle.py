@@ -381,11 +381,14 @@ async def test_the_operator_stops_starts_restarts_and_signals(
     assert len(fake_process.runs) == 3
 
 
-def test_the_operator_may_command_before_there_is_a_loop() -> None:
-    supervisor = Supervisor(FakeProcess())
+def test_the_operator_may_command_before_there_is_a_loop_and_after_it() -> None:
+    supervisor = Supervisor(FakeProcess(ends_after=0.0), restart=Never())
     supervisor.stop()
     supervisor.start()
     assert supervisor.state.process is ProcessState.STOPPED
+    assert trio.run(supervisor.run) == ExitStatus(code=1)
+    supervisor.restart()
+    assert str(supervisor.state).endswith("process ended")
 
 
 async def test_a_supervisor_is_run_once(

@@ -201,7 +201,7 @@ class Supervisor:
     def start(self) -> None:
         """Take `stop` back; a wait before the next start is over at once."""
         self._facts.stopped = False
-        if self._ran:
+        if trio.lowlevel.in_trio_run():  # else nothing waits
             self._facts.start_at_once(trio.current_time())
         self._supervision.look(Cause.OPERATOR)
 
