@@ -310,7 +310,7 @@ texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 @given(
     name=texts.filter(bool),
     words=st.lists(texts, min_size=1, max_size=4).filter(lambda words: words[0]),
-    env=st.dictionaries(texts, texts, max_size=3),
+    env=st.dictionaries(texts.filter(lambda name: "=" not in name), texts, max_size=3),
     globs=st.dictionaries(
         texts, st.one_of(st.just("restart"), st.lists(texts, min_size=1).map(tuple)), max_size=3
     ),
