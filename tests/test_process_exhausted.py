@@ -4,8 +4,9 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import programs
@@ -95,6 +96,23 @@ async def test_whatever_lacks_a_descriptor_leaves_none_open(settings: dict[str, 
                 await process.wait()
                 await wait_all_tasks_blocked()  # the guard is started behind it
         assert os.listdir("/proc/self/fd") == before
+
+
+async def test_a_guard_that_could_not_be_started_is_tried_with_the_next_process(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(open_process(["sleep", "1000"]))
+            with programs.exhausted(0):  # the guard is started behind it
+                await wait_all_tasks_blocked()
+        await stack.enter_async_context(open_process(["sleep", "1000"]))
+        await wait_all_tasks_blocked()
+        assert [record.message for record in caplog.records] == [
+            "processes would survive a SIGKILL of this program: [Errno 24] Too many open files"
+        ]
+        arguments = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(os.getpid())]
+        assert sum(b"guard_program.py" in words for words in arguments) == 1
 
 
 async def test_orphans_that_end_while_nobody_can_look_are_reaped_later() -> None:

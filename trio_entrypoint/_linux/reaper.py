@@ -87,14 +87,15 @@ class Reaper:
         """How main processes ended, as a shell says it: the last one, or all (`keep_codes`)."""
 
     def guard(self) -> None:
-        """Have somebody end the runs, should this program be killed."""
-        if self._closed or self._guard is not None or self._guard_failed or self._pid == 1:
+        """Have somebody end the runs, should this program be killed; each start tries it."""
+        if self._closed or self._guard is not None or self._pid == 1:
             return
         try:
             self._guard = Guard(self._identity, self.hierarchy)
         except OSError as error:
-            self._guard_failed = True
-            _logger.warning("processes would survive a SIGKILL of this program: %s", error)
+            if not self._guard_failed:
+                self._guard_failed = True
+                _logger.warning("processes would survive a SIGKILL of this program: %s", error)
         else:
             self._kept.add(self._guard.pid)
             self._guard.know(self._runs.values())
