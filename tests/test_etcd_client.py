@@ -13,11 +13,13 @@ import pytest
 import trio
 import trustme
 from etcd_cluster import Cluster, running_cluster
+from trio.testing import MockClock
 
 from trio_entrypoint import EtcdAuth, Tls, open_etcd_activation
 from trio_entrypoint._remote.etcd import Etcd, check_endpoints, open_etcd
 from trio_entrypoint._remote.etcd_messages import prefix_end
 from trio_entrypoint._remote.http import UnreachableError
+from trio_entrypoint._remote.pauses import LONGEST, Pauses
 
 
 @attrs.frozen
@@ -323,6 +325,23 @@ async def test_a_watch_that_ends_by_itself_is_a_failure_that_says_why(
     async with server(answer) as url, open_etcd([url], attempt_timeout=5) as etcd:
         with pytest.raises(UnreachableError, match=expected), trio.fail_after(4):
             await watch(etcd)
+
+
+async def test_pauses_grow_and_begin_anew_after_a_time_in_which_nothing_failed(
+    autojump_clock: MockClock,
+) -> None:
+    pauses = Pauses()
+
+    async def pause() -> float:
+        start = trio.current_time()
+        await pauses.pause()
+        return trio.current_time() - start
+
+    took = [await pause() for _ in range(8)]
+    assert took[0] <= 0.1
+    assert LONGEST / 2 <= took[-1] <= LONGEST
+    await trio.sleep(LONGEST + 0.1)
+    assert await pause() <= 0.1
 
 
 @pytest.mark.parametrize(

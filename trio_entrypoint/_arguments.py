@@ -6,14 +6,14 @@ cannot be connected to.
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
 
 
-def check_path(field: str, path: AnyPath) -> None:
+def check_path(field: str, path: "AnyPath | os.PathLike[bytes]") -> None:
     """Raise `ValueError` for a path, or another word, that contains a NUL."""
     if b"\0" in os.fsencode(path):
         raise ValueError(f"{field}: contains a NUL byte: {os.fspath(path)!r}")
@@ -33,7 +33,7 @@ def check_variables(field: str, variables: Mapping[str, str]) -> None:
         check_path(f"{field}: {name}", value)
 
 
-def is_path(_instance: object, attribute: "attrs.Attribute[Any]", value: AnyPath | None) -> None:
+def is_path(_instance: object, attribute: "attrs.Attribute[Any]", value: "AnyPath | None") -> None:
     """Check a path, as a validator of attrs; None is none."""
     if value is not None:
         check_path(attribute.name, value)

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
-from trio_entrypoint._arguments import check_path
+from trio_entrypoint._arguments import AnyPath, check_path
 from trio_entrypoint._files.adoption import adopt_directory, adopt_entries, adopt_file
 from trio_entrypoint._files.generations import Store
-from trio_entrypoint._files.overlap import AnyPath, refuse_overlap
+from trio_entrypoint._files.overlap import refuse_overlap
 from trio_entrypoint._files.pointers import (
     FilePointer,
     InsidePointer,

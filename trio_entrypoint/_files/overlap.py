@@ -14,12 +14,10 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeAlias
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._files.pointers import sibling_store
 from trio_entrypoint._linux.paths import Entry, resolve
-
-AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
 
 
 def refuse_overlap(target: str, sources: Sequence[AnyPath]) -> None:

@@ -16,10 +16,10 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._linux.dispatch import Dispatcher, Interest, shared_dispatcher
 from trio_entrypoint._linux.inotify import Mask
 from trio_entrypoint._linux.watch import (
-    AnyPath,
     Identity,
     absolute,
     follow,

@@ -24,16 +24,15 @@ import signal
 import stat
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
-from typing import NamedTuple, TypeAlias, final
+from typing import NamedTuple, final
 
 import trio
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._linux.dispatch import Dispatcher, Interest, shared_dispatcher
 from trio_entrypoint._linux.inotify import Mask
 from trio_entrypoint._linux.mounts import mount_points
 from trio_entrypoint._linux.paths import Entry, resolve
-
-AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
 
 _NAMES = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ATTRIB | Mask.ONLYDIR
 _WRITTEN = Mask.CLOSE_WRITE | Mask.MOVED_TO

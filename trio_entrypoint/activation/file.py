@@ -13,9 +13,9 @@ from typing import final
 
 import trio
 
-from trio_entrypoint._arguments import check_path
+from trio_entrypoint._arguments import AnyPath, check_path
 from trio_entrypoint._channels import NewestChannel
-from trio_entrypoint._linux.watch import AnyPath, PathWatch, open_path_watch
+from trio_entrypoint._linux.watch import PathWatch, open_path_watch
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.handlers import ActivationChanged
 

@@ -8,12 +8,11 @@ from typing import final
 
 import attrs
 
-from trio_entrypoint._arguments import check_path, is_path
+from trio_entrypoint._arguments import AnyPath, check_path, is_path
 from trio_entrypoint._files.directories import Directories
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.manifest import Entry, tree_digest
 from trio_entrypoint._files.opening import Layout, Share, open_directory
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.scan import copy_tree, scan_tree
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.tree import open_tree_watch

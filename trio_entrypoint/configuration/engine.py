@@ -16,9 +16,9 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._channels import NewestChannel, ObserverChannel
 from trio_entrypoint._files.generations import NoGenerationError, Sealed, Store
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint.configuration.change import Change
 from trio_entrypoint.configuration.collecting import Collector

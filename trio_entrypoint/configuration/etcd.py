@@ -9,9 +9,9 @@ from typing import final
 
 import trio
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._files.errors import SourceError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint._nursery import open_background
 from trio_entrypoint._remote.etcd import Etcd, EtcdAuth, open_etcd

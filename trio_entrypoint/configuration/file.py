@@ -11,10 +11,9 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._arguments import check_path, is_path
+from trio_entrypoint._arguments import AnyPath, check_path, is_path
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import open_file, resolve
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations

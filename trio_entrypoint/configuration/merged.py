@@ -10,8 +10,8 @@ from typing import final
 import attrs
 import trio
 
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._files.opening import Layout, Share, open_directory
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
 from trio_entrypoint.configuration.options import Durability, Options

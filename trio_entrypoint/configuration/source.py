@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol, TypeAlias
 
-from trio_entrypoint._files.overlap import AnyPath
+from trio_entrypoint._arguments import AnyPath
 from trio_entrypoint._files.tree import TreeWriter
 
 Check: TypeAlias = Callable[[], None]

@@ -10,11 +10,10 @@ from typing import final
 
 import attrs
 
-from trio_entrypoint._arguments import check_path, is_path
+from trio_entrypoint._arguments import AnyPath, check_path, is_path
 from trio_entrypoint._files.archive import unpack_archive
 from trio_entrypoint._files.errors import SourceChangedError
 from trio_entrypoint._files.opening import Layout, Share, open_directory
-from trio_entrypoint._files.overlap import AnyPath
 from trio_entrypoint._files.tree import Limits, TreeWriter
 from trio_entrypoint._linux.watch import open_path_watch
 from trio_entrypoint.configuration.engine import GenerationConfiguration, open_generations
