@@ -264,4 +264,4 @@ async def test_an_update_costs_a_small_multiple_of_tar(tmp_path: Path) -> None:
                 measured.append(ours / (time.perf_counter() - before))
     # The best of each: the two take turns, and others use the machine as well.
     assert min(ratios[1.0]) <= 4
-    assert min(ratios[0.01]) <= 2
+    assert min(ratios[0.01]) <= 3
