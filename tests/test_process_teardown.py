@@ -117,6 +117,14 @@ async def test_stopping_one_process_leaves_the_descendants_of_another_alone() ->
             assert not survivor.all_gone()
 
 
+async def test_a_child_that_executes_a_program_at_that_moment_is_not_overlooked() -> None:
+    """Its environment, which says whose it is, is not there yet; the moment is met by chance."""
+    async with programs.started(programs.SLEEPER):
+        for _ in range(300):
+            async with programs.started(programs.SESSION_LEAVER, grace_period=0.1):
+                pass
+
+
 async def test_the_child_of_a_daemon_that_is_just_ending_is_not_overlooked() -> None:
     """The daemon could be either's: its environment, which says whose it is, is gone first."""
     async with (

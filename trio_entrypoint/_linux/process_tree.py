@@ -183,7 +183,7 @@ async def _look_and_wait(
         # and forgets it with the program that it executes: no event tells of that. Nor does one
         # tell of those in a cgroup that fork faster than they can be listed.
         everyone = [*members.own, *members.ending]
-        again = not everyone or any(member.forked for member in everyone)
+        again = members.executing or not everyone or any(member.forked for member in everyone)
         with trio.move_on_after(next(pauses) if again else math.inf):
             await _one_ended(everyone[-_WATCHED:], cgroup)
         return True

@@ -89,6 +89,14 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(pid, fields[0].decode(), parent, group, session, started, threads, flags)
 
 
+def executing(pid: int) -> bool:
+    """Whether its program is just being set up: until then it has no environment to be read.
+
+    The kernel gives every program at least one argument, if only an empty one.
+    """
+    return _read(f"/proc/{pid}/cmdline") == b""
+
+
 def children(pid: int) -> list[int]:
     """The children of all threads of a process, zombies included.
 

@@ -34,7 +34,7 @@ from trio_entrypoint._linux.environ import read_variable
 from trio_entrypoint._linux.guard import Guard
 from trio_entrypoint._linux.head_start import unclaimed
 from trio_entrypoint._linux.prctl import set_subreaper
-from trio_entrypoint._linux.procfs import Stat, children, read_stat
+from trio_entrypoint._linux.procfs import Stat, children, executing, read_stat
 from trio_entrypoint._linux.shared import one_per_run
 
 _logger = logging.getLogger(__name__)
@@ -56,10 +56,16 @@ class Members(NamedTuple):
     They could be any run's, and what they leave behind too: their end has to be waited for.
     """
 
+    executing: Sequence[Stat] = ()
+    """Orphans that are just executing a program, and whose marker is not there yet.
+
+    They could be any run's, and another look tells whose.
+    """
+
     @property
     def exist(self) -> bool:
         """Whether anybody has to be waited for."""
-        return bool(self.own or self.ending)
+        return bool(self.own or self.ending or self.executing)
 
 
 @final
@@ -167,6 +173,7 @@ class Reaper:
         foreign = _Once(_children_of_others)
         roots: list[Stat] = []
         ending: list[Stat] = []
+        beginning: list[Stat] = []
         changed = False
         # The newest first: of processes that fork and end all the time only that one lives.
         for pid in reversed(children(self._pid)):
@@ -184,13 +191,19 @@ class Reaper:
                 roots.append(stat)
             elif owner is None:
                 # It may have begun to end before its marker could be read. Then its children,
-                # whoever's they are, come to us at its end, which is waited for.
+                # whoever's they are, come to us at its end, which is waited for. Or it executed
+                # a program at that moment.
                 now = read_stat(pid)
                 if now is None or now.ended:
                     changed = True
                 elif now.ending:
                     ending.append(now)
-        return Members([stat for stat in subtree(roots) if not stat.ended], ending), changed
+                elif executing(pid):
+                    beginning.append(now)
+                elif self._run_of(now, foreign) is run:
+                    roots.append(now)
+        own = [stat for stat in subtree(roots) if not stat.ended]
+        return Members(own, ending, beginning), changed
 
     def _has_ended(self, run: Run) -> bool:
         main = read_stat(run.main)
