@@ -41,7 +41,11 @@ async def test_two_thousand_processes_leave_nothing_behind() -> None:
                 nursery.start_soon(one_after_the_other, 500)
         after = resources()
     assert after["memory"] - before["memory"] < 1024  # kB
-    assert {**after, "memory": 0} == {**before, "memory": 0}
+    # Trio's threads of an earlier test may end meanwhile.
+    assert after["threads"] <= before["threads"]
+    for counted in ("memory", "threads"):
+        del before[counted], after[counted]
+    assert after == before
 
 
 @pytest.fixture
