@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import programs
 import pytest
@@ -36,26 +37,30 @@ KILLABLE = {
 
 
 @contextmanager
-def start(command: list[str], pipe: int) -> Generator["subprocess.Popen[bytes]"]:
+def started(command: list[str]) -> Generator[tuple["subprocess.Popen[bytes]", BinaryIO]]:
+    """An entrypoint that runs a command, and the reading end of what that prints to."""
+    reading, writing = os.pipe()
     source = SOURCE.format(tests=str(Path(__file__).parent), command=command)
-    with subprocess.Popen(
-        [sys.executable, "-c", source, str(pipe)],
-        stdout=subprocess.PIPE,
-        pass_fds=[pipe],
-    ) as process:
+    with (
+        os.fdopen(reading, "rb") as pipe,
+        subprocess.Popen(
+            [sys.executable, "-c", source, str(writing)],
+            stdout=subprocess.PIPE,
+            pass_fds=[writing],
+        ) as process,
+    ):
+        os.close(writing)
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"started\n"
-            yield process
+            yield process, pipe
         finally:
             process.kill()
 
 
 @pytest.mark.parametrize("command", KILLABLE.values(), ids=KILLABLE.keys())
 def test_no_process_survives_the_sigkill_of_its_entrypoint(command: list[str]) -> None:
-    reading, writing = os.pipe()
-    with start(command, writing) as process, os.fdopen(reading, "rb") as pipe:
-        os.close(writing)
+    with started(command) as (process, pipe):
         assert b"ready" in pipe.readline()
         guard_of(process)
         process.kill()
@@ -63,9 +68,7 @@ def test_no_process_survives_the_sigkill_of_its_entrypoint(command: list[str]) -
 
 
 def test_a_guard_that_gets_signals_guards_on() -> None:
-    reading, writing = os.pipe()
-    with start(programs.SLEEPER, writing) as process, os.fdopen(reading, "rb") as pipe:
-        os.close(writing)
+    with started(programs.SLEEPER) as (process, pipe):
         assert pipe.readline() == b"ready\n"
         guard = guard_of(process)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGRTMIN):
@@ -75,9 +78,7 @@ def test_a_guard_that_gets_signals_guards_on() -> None:
 
 
 def test_a_guard_is_gone_after_a_clean_end() -> None:
-    reading, writing = os.pipe()
-    with start(programs.SLEEPER, writing) as process, os.fdopen(reading, "rb") as pipe:
-        os.close(writing)
+    with started(programs.SLEEPER) as (process, pipe):
         assert pipe.readline() == b"ready\n"
         guard = guard_of(process)
         process.send_signal(signal.SIGINT)  # trio.run raises KeyboardInterrupt: a clean end

@@ -1,16 +1,19 @@
 """What no system call can take, refused by the argument's name before anything is done with it.
 
-A NUL ends a string of the kernel's, and the first `=` a variable's name. And what is no address
-cannot be connected to.
+A NUL ends a string of the kernel's, and the first `=` a variable's name; one number is nobody's.
+And what is no address cannot be connected to.
 """
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 AnyPath: TypeAlias = "str | bytes | os.PathLike[str]"
+
+AS_IT_IS: Final = 2**32 - 1
+"""No user's or group's number: to chown(2) and setresuid(2) it, and -1, mean 'as it is'."""
 
 
 def check_path(field: str, path: "AnyPath | os.PathLike[bytes]") -> None:
@@ -47,7 +50,7 @@ def are_paths(
         check_path(attribute.name, path)
 
 
-def is_address(url: str) -> bool:
+def is_http_url(url: str) -> bool:
     """Whether this is an `http(s)://host:port`, or has a path too, that can be connected to."""
     from urllib.parse import urlsplit  # slow, and most entrypoints need none of it
 

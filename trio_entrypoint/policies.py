@@ -13,14 +13,14 @@ is said when it is made.
 
 import signal as signals
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeAlias, final
+from typing import TypeAlias, final, get_args
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, instance_of, le, optional
 
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import ExitStatus
-from trio_entrypoint.probes import AskedProbe, DescriptorProbe, NotifyProbe, Probe
+from trio_entrypoint.probes import DescriptorProbe, NotifyProbe, Probe
 
 __all__ = [
     "Always",
@@ -223,7 +223,7 @@ by path it always restarts.
 # --- readiness and health -----------------------------------------------------------------
 
 
-_is_probe = instance_of((NotifyProbe, DescriptorProbe, AskedProbe))
+_is_probe = instance_of(get_args(Probe))
 
 
 @final
@@ -286,7 +286,7 @@ class Health:
     """Good answers in a row that make it healthy again."""
 
     on_failure: ChangeAction = attrs.field(
-        default=Restart(), validator=instance_of((Restart, Reload, Ignore)), kw_only=True
+        default=Restart(), validator=instance_of(get_args(ChangeAction)), kw_only=True
     )
     """What an unhealthy process gets, once: a restart, which counts as a failure; a signal, a
     command or a function (`Reload`); or nothing but the report (`Ignore`)."""

@@ -15,7 +15,7 @@ import attrs
 import trio
 from attrs.validators import and_, ge, in_, le
 
-from trio_entrypoint._arguments import is_address, is_path
+from trio_entrypoint._arguments import is_http_url, is_path
 from trio_entrypoint.commands import Command, CommandFailedError
 
 __all__ = [
@@ -109,7 +109,7 @@ class TcpProbe:
 
 
 def _is_url(_instance: object, attribute: "attrs.Attribute[str]", value: str) -> None:
-    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", value) or not is_address(value):
+    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", value) or not is_http_url(value):
         raise ValueError(f"{attribute.name}: expected http(s)://host:port/path, got {value!r}")
 
 

@@ -7,7 +7,7 @@ What the handlers tell is taken in by `configure.py` and `activate.py`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import final
+from typing import final, get_args
 
 import attrs
 import trio
@@ -37,14 +37,11 @@ from trio_entrypoint.handlers import (
 )
 from trio_entrypoint.policies import (
     Always,
+    ChangeAction,
     Health,
     Hooks,
-    Ignore,
-    Never,
     OnChange,
-    OnFailure,
     Readiness,
-    Reload,
     Restart,
     RestartPolicy,
 )
@@ -138,9 +135,9 @@ class Supervisor:
         """
         if confirm_within is not None and not confirm_within > 0:
             raise ValueError(f"confirm_within must be positive, not {confirm_within}")
-        _expect("restart", restart, (Always, OnFailure, Never))
+        _expect("restart", restart, get_args(RestartPolicy))
         for action in on_change.values() if isinstance(on_change, Mapping) else [on_change]:
-            _expect("on_change", action, (Restart, Reload, Ignore))
+            _expect("on_change", action, get_args(ChangeAction))
         if confirm_within is not None and configuration is not None:
             revertible(configuration)
         self.name = name

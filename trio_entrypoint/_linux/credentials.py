@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import attrs
 
-_AS_IT_IS = 2**32 - 1
+from trio_entrypoint._arguments import AS_IT_IS
 
 
 @attrs.frozen
@@ -79,9 +79,8 @@ def find_credentials(
 
 
 def _checked(field: str, number: int) -> int:
-    # The largest number, and -1, mean 'as it is' to setresuid(2): the process would stay root.
-    if not 0 <= number < _AS_IT_IS:
-        raise ValueError(f"{field}: expected a number from 0 to {_AS_IT_IS - 1}, not {number}")
+    if not 0 <= number < AS_IT_IS:  # the process would stay root
+        raise ValueError(f"{field}: expected a number from 0 to {AS_IT_IS - 1}, not {number}")
     return number
 
 

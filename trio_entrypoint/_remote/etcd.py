@@ -12,7 +12,7 @@ from typing import final
 import attrs
 import trio
 
-from trio_entrypoint._arguments import is_address, is_path
+from trio_entrypoint._arguments import is_http_url, is_path
 from trio_entrypoint._remote.etcd_messages import (
     LEASE_NOT_FOUND,
     UNAUTHENTICATED,
@@ -65,7 +65,7 @@ def check_endpoints(endpoints: Sequence[str], *, tls: bool = False) -> tuple[str
         raise ValueError("endpoints: expected at least one address of an etcd member")
     checked = tuple(endpoint.rstrip("/") for endpoint in endpoints)
     for endpoint in checked:
-        if not is_address(endpoint) or set(endpoint.partition("//")[2]) & set("/?#@"):
+        if not is_http_url(endpoint) or set(endpoint.partition("//")[2]) & set("/?#@"):
             raise ValueError(f"endpoints: expected http(s)://host:port, not {endpoint!r}")
     if tls and not _is_secure(checked):
         raise ValueError("tls: given, but no endpoint is an https:// address")

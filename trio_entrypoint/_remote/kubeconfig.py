@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from trio_entrypoint._arguments import is_address
+from trio_entrypoint._arguments import is_http_url
 from trio_entrypoint._remote.http import AccessError, Tls
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -109,7 +109,7 @@ def from_kubeconfig(path: str | PathLike[str], context: str | None = None) -> Ac
                 f"{user.where}: {plugin} is not supported: use a token, its file or a certificate"
             )
     server = cluster.text("server").rstrip("/")
-    if not is_address(server):
+    if not is_http_url(server):
         raise AccessError(f"{cluster.where}: server: expected http(s)://host:port, not {server!r}")
     token = user.text("token").strip()
     if not _fits_header(token):

@@ -32,6 +32,7 @@ from trio_entrypoint.cli.values import (
     is_mode,
     is_output,
     is_signal,
+    mode_bits,
     signal_number,
 )
 from trio_entrypoint.environment import Environment
@@ -187,7 +188,6 @@ class ServiceSettings:
         Raises:
             ValueError: A setting makes no sense here: there is no such user, for example.
         """
-        umask = None if self.umask is None else int(self.umask, 8)
         options: dict[str, Any] = {
             field: value
             for field in (
@@ -216,7 +216,7 @@ class ServiceSettings:
             stdout=_output(self.stdout),
             stderr=_output(self.stderr),
             terminal=self.terminal,
-            umask=umask,
+            umask=mode_bits(self.umask),
             no_new_privileges=self.no_new_privileges,
             cgroup=self.cgroup,
             **options,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs.validators import ge, gt, lt, min_len, optional
 
-from trio_entrypoint.cli.values import Words, command, exactly_one, is_mode
+from trio_entrypoint.cli.values import Words, command, exactly_one, is_mode, mode_bits
 from trio_entrypoint.commands import Command
 from trio_entrypoint.handlers import ActivationHandler, ConfigurationHandler, UpdateResult
 
@@ -267,11 +267,7 @@ class MergedSettings:
             return DirectorySource(self.directory)
         assert self.file is not None
         assert self.name is not None
-        return FileSource(self.file, self.name, mode=_bits(self.mode))
-
-
-def _bits(mode: str | None) -> int | None:
-    return None if mode is None else int(mode, 8)
+        return FileSource(self.file, self.name, mode=mode_bits(self.mode))
 
 
 SOURCES = ("file", "tar", "directory", "merged", "etcd")
@@ -379,7 +375,7 @@ class ConfigurationSettings:
             if (value := getattr(self, name)) is not None
         }
         if self.mode is not None:
-            options["mode"] = _bits(self.mode)
+            options["mode"] = mode_bits(self.mode)
         if self.file is not None:
             from trio_entrypoint.configuration.file import open_file_configuration
 

@@ -29,6 +29,7 @@ __all__ = [
     "is_output",
     "is_signal",
     "like",
+    "mode_bits",
     "signal_number",
 ]
 
@@ -143,6 +144,11 @@ def is_mode(_instance: object, _attribute: object, value: str) -> None:
     digits = value.isascii() and value.isdecimal() and not set(value) & {"8", "9"}
     if not digits or int(value, 8) > 0o777:
         raise ValueError(f'expected mode bits in octal such as "0640", not "{value}"')
+
+
+def mode_bits(mode: str | None) -> int | None:
+    """Give the number of mode bits that are written in octal."""
+    return None if mode is None else int(mode, 8)
 
 
 def is_address(_instance: object, _attribute: object, value: str | int) -> None:

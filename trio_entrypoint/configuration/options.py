@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, final
 
 import attrs
 
+from trio_entrypoint._arguments import AS_IT_IS
 from trio_entrypoint._files.tree import Limits
 from trio_entrypoint.configuration.validation import Validator, as_validator
 
@@ -36,6 +37,5 @@ def check_mode(mode: int) -> None:
 
 def check_owner(owner: tuple[int, int]) -> None:
     """Refuse, by `ValueError`, what are no numbers of a user and a group."""
-    # 2**32 - 1, which is -1, means 'as it is' to the kernel.
-    if not all(0 <= number < 2**32 - 1 for number in owner):
+    if not all(0 <= number < AS_IT_IS for number in owner):
         raise ValueError(f"owner is {owner}, expected the numbers of a user and a group")
