@@ -57,6 +57,30 @@ def start() -> Generator[Callable[..., subprocess.Popen[str]], None, None]:
         process.stdout.close()
 
 
+def switches(pid: int) -> int:
+    """How often the threads of a process have been switched to, or away from."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if "voluntary_ctxt_switches" in line:
+                found += int(line.split()[1])
+    return found
+
+
+def test_a_command_to_which_nothing_happens_never_wakes_up(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = start("--", "sh", "-c", "echo ready; exec sleep 1000")
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    woken: list[int] = []
+    while 0 not in woken:  # it may still be at its start: who wakes up by habit is never quiet
+        before = switches(process.pid)
+        time.sleep(1)
+        woken.append(switches(process.pid) - before)
+        assert len(woken) < 20, woken
+
+
 def put_tar(path: Path, **files: str) -> None:
     move_into_place(path, archive(files))
 

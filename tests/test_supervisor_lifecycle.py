@@ -46,6 +46,34 @@ async def test_the_process_runs_exactly_while_active(
     assert fake_process.alive == []
 
 
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
+
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_in_an_hour_in_which_nothing_happens_nobody_does_anything(
+    autojump_clock: MockClock, fake_process: FakeProcess, nursery: trio.Nursery
+) -> None:
+    supervisor = Supervisor(
+        fake_process,
+        activation=FakeActivation(),
+        configuration=FakeConfiguration("one", applied=True),
+        confirm_within=10.0,
+    )
+    await nursery.start(supervisor.run)
+    await trio.sleep(60)  # what a start is followed by is over
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    await trio.sleep(3600)
+    trio.lowlevel.remove_instrument(steps)
+    assert supervisor.state.ready
+    assert steps.count == 1, "only this test's own"
+
+
 async def test_the_process_waits_for_the_first_valid_configuration(
     autojump_clock: MockClock,
     fake_process: FakeProcess,
